@@ -96,6 +96,98 @@ pub(crate) fn open_unlinked(path: &Path, mut options: OpenOptions) -> io::Result
     Ok(file)
 }
 
+/// A file with a secret that must not be used.
+#[cfg(any(test, feature = "server"))]
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrivateFileError {
+    /// It cannot be opened or read.
+    #[error("it cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// It is not a regular file.
+    #[error("it is not a regular file")]
+    NotAFile,
+    /// Users other than its owner may access it.
+    #[error("users other than its owner can access it (mode {mode:04o})")]
+    AccessibleToOthers {
+        /// Its permissions.
+        mode: u32,
+    },
+    /// It is larger than it may be.
+    #[error("it is larger than {max} bytes")]
+    TooLarge {
+        /// The limit.
+        max: u64,
+    },
+}
+
+#[cfg(any(test, feature = "server"))]
+impl PrivateFileError {
+    /// Returns what the user can do about it, for the file at `path`.
+    pub(crate) fn advice(&self, path: &Path) -> String {
+        match self {
+            Self::Unreadable(_) | Self::NotAFile | Self::TooLarge { .. } => {
+                format!("check the path {} and its permissions", path.display())
+            }
+            Self::AccessibleToOthers { .. } => {
+                format!("run `chmod 600 {}`; replace the secret if others may have read it", path.display())
+            }
+        }
+    }
+}
+
+/// Checks that only its owner can access the file at `path`. Links are followed, because mounted secrets use them.
+///
+/// # Errors
+/// If it is not a regular file, or its mode lets the group or others access it.
+#[cfg(any(test, feature = "server"))]
+pub(crate) fn check_private(path: &Path) -> Result<(), PrivateFileError> {
+    check_private_metadata(&std::fs::metadata(path).map_err(PrivateFileError::Unreadable)?)
+}
+
+/// Reads a file of at most `max` bytes that only its owner can access. The open file is checked, so the path may change
+/// meanwhile.
+///
+/// # Errors
+/// As [`check_private`], and if it is too large or cannot be read.
+#[cfg(any(test, feature = "server"))]
+pub(crate) fn read_private(path: &Path, max: u64) -> Result<Vec<u8>, PrivateFileError> {
+    use std::io::Read as _;
+    let mut options = File::options();
+    options.read(true);
+    // Opening a named pipe blocks until its other end is open.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NONBLOCK);
+    let file = options.open(path).map_err(PrivateFileError::Unreadable)?;
+    check_private_metadata(&file.metadata().map_err(PrivateFileError::Unreadable)?)?;
+    let mut bytes = Vec::new();
+    file.take(max + 1).read_to_end(&mut bytes).map_err(PrivateFileError::Unreadable)?;
+    if bytes.len() as u64 > max {
+        return Err(PrivateFileError::TooLarge { max });
+    }
+    Ok(bytes)
+}
+
+#[cfg(any(test, feature = "server"))]
+fn check_private_metadata(metadata: &Metadata) -> Result<(), PrivateFileError> {
+    if !metadata.is_file() {
+        return Err(PrivateFileError::NotAFile);
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        const ROOT: u32 = 0;
+        let mode = metadata.mode() & 0o7777;
+        // A secret that an orchestrator mounts belongs to root and is readable for the group of the process. PostgreSQL
+        // accepts that too (<https://www.postgresql.org/docs/current/ssl-tcp.html>).
+        let forbidden =
+            if metadata.uid() == ROOT && !rustix::process::geteuid().is_root() { 0o037 } else { 0o077 };
+        if mode & forbidden != 0 {
+            return Err(PrivateFileError::AccessibleToOthers { mode });
+        }
+    }
+    Ok(())
+}
+
 /// Syncs the folder of `path` to the disk, so that the new name of a renamed file survives a power loss.
 ///
 /// # Errors
@@ -171,6 +263,32 @@ mod tests {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
         owner_only_options().write(true).create(true).truncate(false).open(&path).unwrap();
         assert_eq!(mode(), 0o644);
+    }
+
+    #[test]
+    fn a_private_file_is_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "12345").unwrap();
+        for (mode, is_private) in
+            [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o660, false), (0o620, false)]
+        {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(check_private(&path).is_ok(), is_private, "{mode:o}");
+            assert_eq!(read_private(&path, 5).is_ok(), is_private, "{mode:o}");
+        }
+        let error = check_private(&path).unwrap_err();
+        assert_eq!(error.to_string(), "users other than its owner can access it (mode 0620)");
+        assert!(error.advice(&path).starts_with("run `chmod 600 "), "{}", error.advice(&path));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        symlink(&path, folder.path().join("link")).unwrap();
+        assert_eq!(read_private(&folder.path().join("link"), 5).unwrap(), b"12345");
+        assert!(matches!(read_private(&path, 4), Err(PrivateFileError::TooLarge { max: 4 })));
+        assert!(matches!(check_private(folder.path()), Err(PrivateFileError::NotAFile)));
+        assert!(matches!(
+            read_private(&folder.path().join("missing"), 5),
+            Err(PrivateFileError::Unreadable(_))
+        ));
     }
 
     #[test]

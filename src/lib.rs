@@ -4,8 +4,8 @@
 //! answer: any server with the API of OpenAI, Anthropic or Gemini. Pointsman paces requests to the limits of each
 //! provider, sends a failed request to another provider, and validates each answer.
 //!
-#![cfg_attr(feature = "server", doc = "```")]
-#![cfg_attr(not(feature = "server"), doc = "```no_run")]
+#![cfg_attr(feature = "simulator", doc = "```")]
+#![cfg_attr(not(feature = "simulator"), doc = "```no_run")]
 //! use pointsman::{Config, Pointsman, Sink, Source};
 //! use serde_json::json;
 //!
@@ -63,26 +63,74 @@
 //! | see what was left out at the start | [`Pointsman::notes`]: providers without a key, simulated routes |
 //! | observe a run | [`RunHandle::progress`], [`RunHandle::report`], [`Pointsman::providers`] |
 //! | export metrics to Prometheus | [`Pointsman::metrics_text`] |
+//! | put a request into the trace of its caller | [`Request::with_trace`] with a [`TraceContext`] |
+//! | run the daemon in a program | [`Daemon::start`], [`Daemon::drain`]; [`service`] has what it takes and returns |
+//! | serve the HTTP API of the daemon | [`server::routes`] in an actix-web app, or [`server::serve`] on threads of its own |
 //!
-//! The examples `embed.rs` (an actix-web app), `actor.rs` (an actix actor) and `tools.rs` (a conversation with tools) are
-//! complete programs.
+//! The examples `embed.rs` (an actix-web app with the daemon), `actor.rs` (an actix actor) and `tools.rs` (a conversation
+//! with tools) are complete programs.
 //!
 //! A format expresses what it can of a request and refuses the rest by name: nothing is left out silently. Another target
 //! of the route may express it. `drop_parameters` of a provider names parameters that may be left out.
 //!
 //! `docs/architecture.md` describes the structure, `docs/guarantees.md` the guarantees, `docs/configuration.md` and
-//! `docs/pipelines.md` every key, and `docs/metrics.md` every metric.
+//! `docs/pipelines.md` every key, `docs/metrics.md` every metric, and `docs/tracing.md` every span.
+//!
+//! # Daemon
+//!
+//! `pointsman serve` is a [`Daemon`] with a [`server`]. A program can have both beside its own routes. It keeps its signals,
+//! its runtime and its actix system. Runs that have not ended at a drain are resumed by the next daemon of the same store.
+//!
+#![cfg_attr(all(feature = "server", feature = "simulator"), doc = "```")]
+#![cfg_attr(not(all(feature = "server", feature = "simulator")), doc = "```ignore")]
+//! use std::{sync::Arc, time::Duration};
+//!
+//! use actix_web::{App, HttpServer, web};
+//! use pointsman::server::{ServerOptions, routes};
+//! use pointsman::{Config, Daemon, Pointsman};
+//!
+//! #[actix_web::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     // The simulator answers, so this program needs no key.
+//!     let text = "
+//!         [provider.simulated]
+//!         base_url = 'simulator'
+//!         [store]
+//!         url = 'sqlite:pointsman.db'
+//!         ";
+//! #   let folder = tempfile::tempdir()?;
+//! #   let text = text.replace("sqlite:", &format!("sqlite:{}/", folder.path().display()));
+//!     // The daemon calls it again when it reloads its configuration.
+//!     let load = move || Config::from_toml(&text);
+//!     let pointsman = Pointsman::start(&load()?).await?;
+//!     let daemon = Daemon::start(pointsman, Arc::new(load)).await?;
+//!
+//!     // The scope may have middleware of the program, such as its authentication.
+//!     let llm = routes(&daemon, ServerOptions::new().with_prefix("/llm"));
+//!     let app = move || App::new().service(web::scope("/llm").configure(llm.clone()));
+//!     let server = HttpServer::new(app).bind("127.0.0.1:0")?.run();
+//! #   drop(server.handle().stop(true));
+//!     server.await?;
+//!     daemon.drain(Duration::from_secs(30)).await;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `docs/http-api.md` describes the HTTP API. A daemon runs as long as it has a handle, and the routes hold one.
 //!
 //! # Features
 //!
-//! `cli`, `server` and `sqlite` are enabled by default. A program that embeds Pointsman needs only `sqlite`, to
-//! store and resume runs:
+//! `cli`, `server`, `simulator` and `sqlite` are enabled by default. A program that embeds Pointsman needs only `sqlite`, to
+//! store and resume runs, or `server` for the daemon:
 //! `pointsman = { path = "../pointsman", default-features = false, features = ["sqlite"] }`.
 //!
 //! - `cli`: the program `pointsman`, with its crates for arguments and output.
-//! - `server`: the simulator, and with it `base_url = "simulator"`. Without it such a provider, or a
+//! - `server`: the daemon, its HTTP API and its dashboard. It enables `sqlite`.
+//! - `simulator`: the simulated providers, and with them `base_url = "simulator"`. Without it such a provider, or a
 //!   [simulated](Config::simulated) configuration, is refused at the start.
+//! - `otel`: the export of traces to an OpenTelemetry collector.
 //! - `sqlite`: the store in an SQLite file, with bundled SQLite. Without it no run can be stored.
+//! - `tui`: `pointsman top`, the daemon in a terminal. It enables `cli` and `server`.
 //! - `exact-numbers`: keeps all digits of integers above 64 bits; `cli` enables it. It changes `serde_json` for the
 //!   whole program.
 //! - `bench`: opens the admission of calls to `benches/`; not a part of the API.
@@ -96,7 +144,7 @@
 #[cfg(not(panic = "unwind"))]
 compile_error!("pointsman isolates panics and needs panic = \"unwind\"");
 
-// The modules are hidden: their paths are for the program and the tests of this repository. The API is below.
+// The modules but `server` are hidden: their paths are for the program and the tests of this repository. The API is below.
 #[cfg(feature = "chaos")]
 #[doc(hidden)]
 pub mod chaos;
@@ -108,6 +156,9 @@ pub mod cli;
 mod clock;
 #[doc(hidden)]
 pub mod config;
+#[cfg(feature = "server")]
+#[doc(hidden)]
+pub mod daemon;
 #[doc(hidden)]
 pub mod diagnostics;
 mod files;
@@ -126,6 +177,8 @@ pub mod run;
 #[doc(hidden)]
 pub mod runtime;
 #[cfg(feature = "server")]
+pub mod server;
+#[cfg(feature = "simulator")]
 #[doc(hidden)]
 pub mod simulator;
 #[doc(hidden)]
@@ -139,26 +192,30 @@ pub mod supervisor;
 #[doc(hidden)]
 pub mod telemetry;
 mod terminal_text;
+mod tls;
 #[doc(hidden)]
 pub mod types;
 #[doc(hidden)]
 pub mod wire;
 
 pub use config::{Config, ConfigBuilder, MaxHold, ModelBuilder, ProviderBuilder};
+#[cfg(feature = "server")]
+pub use daemon::Daemon;
 pub use diagnostics::{Diagnostic, Diagnostics, SourceSpan};
 pub use guard::ScopeSettings;
 pub use pipeline::Pipeline;
 pub use router::{EmbeddingRequest, Embeddings, Request, ResponseStream, RouterHandle, StreamMode};
 pub use run::{MaxFailures, Progress, Report, RunOutcome, RunOutput};
 pub use runtime::{
-    Error, MaxCost, PauseOptions, Pointsman, PreparedRun, ProgressStream, ResumeOptions, RunHandle,
-    RunOptions,
+    Error, MaxCost, PauseOptions, Pointsman, PreparedRun, ProgressStream, ResumeOptions, RunControl,
+    RunHandle, RunOptions,
 };
 pub use sink::{Line, RejectLine, Sink};
 pub use source::Source;
 #[cfg(feature = "sqlite")]
 pub use store::Sqlite;
 pub use store::{RunNumber, Store};
+pub use telemetry::TraceContext;
 pub use types::{
     Advice, Attempt, CacheTtl, Class, Failure, Fingerprint, FinishReason, Format, LengthLimit, Media,
     Message, NanoUsd, Part, Priority, Prompt, Reasoning, ReasoningEffort, Remedy, RequestError, Response,
@@ -198,15 +255,40 @@ pub mod io {
     pub use crate::types::ItemStatus;
 }
 
+/// What a [`Daemon`] takes and returns: its start, callers, pipelines, runs, items, requests, events, tokens and spending.
+#[cfg(feature = "server")]
+pub mod service {
+    pub use crate::daemon::{
+        Access, Answer, AttemptView, Caller, ConfigView, Event, EventKind, EventLog, EventUpdate, EventWatch,
+        Expected, FailureView, FieldError, ItemPage, ItemProgress, ItemQuery, ItemState, ItemView, ItemsFrom,
+        LineStream, LoadConfig, NewRequest, NewRun, NewStreamMode, NewToken, NewTool, Permission,
+        PipelineCheck, PipelineEntry, PipelineOrigin, PipelineVersion, PriceView, PricesView, Readiness,
+        Reason, RejectStream, ResultsFrom, RunPage, RunQuery, RunUpdate, RunView, RunWatch, SpendingKey,
+        SpendingRow, StepView, Stopping, StoredPipeline, SubmittedItem, TokenLimits, TokenView,
+    };
+    pub use crate::store::RunState;
+    pub use crate::types::{Day, Secret};
+}
+
+/// Changes of the configuration of a running [`Pointsman`].
+pub mod reload {
+    pub use crate::runtime::{AppliedAs, ConfigDiff, ReloadReport, SettingChange};
+}
+
 /// State of providers and supervised actors.
 pub mod health {
     pub use crate::guard::BreakerState;
-    pub use crate::provider::{KeyCooldown, LimitUtilization, Snapshot as ProviderSnapshot, TargetSnapshot};
+    pub use crate::provider::{
+        KeyCooldown, KeySnapshot, LimitSnapshot, LimitUtilization, OutOfService,
+        Snapshot as ProviderSnapshot, TargetSnapshot,
+    };
     pub use crate::supervisor::{ChildState, ChildStatus, Drained, Exit};
 }
 
 /// Errors of parts of Pointsman, and why a text is not a name or a format.
 pub mod errors {
+    #[cfg(feature = "server")]
+    pub use crate::daemon::{Error as DaemonError, Kind as DaemonErrorKind};
     pub use crate::pipeline::ManifestDiff;
     pub use crate::provider::Error as ProviderError;
     pub use crate::runtime::ClockError;
@@ -214,5 +296,6 @@ pub mod errors {
     pub use crate::source::{Error as SourceError, FormatError, LayoutFault, ValueError};
     pub use crate::store::Error as StoreError;
     pub use crate::supervisor::Error as SupervisorError;
+    pub use crate::telemetry::TraceContextError;
     pub use crate::types::{ScopeNameError, TargetNameError};
 }

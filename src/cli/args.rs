@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+#[cfg(feature = "server")]
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,15 +11,23 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use crate::config::parse_cap;
+#[cfg(feature = "server")]
+use crate::daemon::{Permission, parse_daily_budget, parse_lifetime, parse_rate};
 use crate::runtime::MaxCost;
 use crate::store::{RunNumber, StoreUrl};
 use crate::terminal_text;
+#[cfg(feature = "server")]
+use crate::types::NanoUsd;
 use crate::types::{Class, duration};
 
 use super::advice::CommandOptions;
 use super::exit;
 use super::metrics::target::MetricsArgs;
 use super::pause::PauseArgs;
+#[cfg(feature = "server")]
+use super::remote::requests::Remote;
+#[cfg(feature = "server")]
+use super::remote::server_args::ServerArgs;
 
 /// Sends large numbers of LLM requests within the limits of the providers, and resumes after a crash.
 #[derive(Debug, Parser)]
@@ -79,8 +89,20 @@ pub(super) enum Command {
     Prices(Prices),
     /// Check a configuration and pipelines without running anything.
     Check(Check),
-    /// Run a server on this machine that simulates the providers.
+    /// Run the daemon: take runs, items and requests over HTTP until a signal stops it.
     #[cfg(feature = "server")]
+    Serve(Serve),
+    /// Create, list and revoke the tokens of the daemon, also while it is running.
+    #[cfg(feature = "server")]
+    Token(Token),
+    /// Show the state of a daemon: whether it is ready, its runs, its providers and what was spent today.
+    #[cfg(feature = "server")]
+    Status(Status),
+    /// Watch a daemon in the terminal: runs, providers, spend and events. Keys hold, resume and cancel a run.
+    #[cfg(feature = "server")]
+    Top(Top),
+    /// Run a server on this machine that simulates the providers.
+    #[cfg(feature = "simulator")]
     Simulate(Simulate),
 }
 
@@ -100,6 +122,8 @@ impl Command {
             | Self::Delete(_)
             | Self::Prices(_) => CommandOptions::Other,
             #[cfg(feature = "server")]
+            Self::Serve(_) | Self::Token(_) | Self::Status(_) | Self::Top(_) => CommandOptions::Other,
+            #[cfg(feature = "simulator")]
             Self::Simulate(_) => CommandOptions::Other,
         }
     }
@@ -179,9 +203,28 @@ pub(super) struct Show {
     /// Write everything to stderr as JSON lines: `progress`, `report`, `note`, `error`, `diagnostics`, `log`.
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
+
+/// Options of the log.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub(super) struct LogArgs {
     /// Show the log: -v shows each failed call, -vv shows everything.
     #[arg(long, short, action = clap::ArgAction::Count)]
     pub(super) verbose: u8,
+    /// The format of the log.
+    #[arg(id = "log_format", long = "log", value_name = "FORMAT", default_value = "text")]
+    pub(super) format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Lines to read in a terminal.
+    #[default]
+    Text,
+    /// One JSON object per line, for a log collector.
+    Json,
 }
 
 #[derive(Debug, clap::Args)]
@@ -209,6 +252,8 @@ pub(super) struct Plan {
     /// Write JSON.
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
 }
 
 /// The store, for commands that work on stored runs.
@@ -216,10 +261,23 @@ pub(super) struct Plan {
 pub(super) struct StoreArgs {
     /// The store for runs, `sqlite:FILE` [default: `[store] url`, else sqlite:pointsman.db].
     #[arg(long, value_name = "URL")]
+    #[cfg_attr(feature = "server", arg(conflicts_with = "server"))]
     pub(super) store: Option<StoreUrl>,
     /// The configuration [default: config.toml if it exists].
     #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "server", arg(conflicts_with = "server"))]
     pub(super) config: Option<PathBuf>,
+    #[cfg(feature = "server")]
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+}
+
+#[cfg(feature = "server")]
+impl StoreArgs {
+    /// Returns the daemon that the command asks; `None` for the store.
+    pub(super) fn remote(&self) -> anyhow::Result<Option<Remote>> {
+        self.server.remote(self.store.is_some() || self.config.is_some())
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -227,6 +285,9 @@ pub(super) struct StoreArgs {
 pub(super) struct Resume {
     /// The run's number, as `pointsman runs` lists it [default: the latest that is not complete].
     pub(super) run: Option<RunNumber>,
+    #[cfg(feature = "server")]
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
     /// Replace existing files that this run did not write.
     #[arg(long)]
     pub(super) overwrite: bool,
@@ -251,6 +312,9 @@ pub(super) struct Retry {
     /// Only items that failed with this class, such as `timeout`; may be repeated.
     #[arg(long = "class", value_name = "CLASS", value_parser = class)]
     pub(super) classes: Vec<Class>,
+    #[cfg(feature = "server")]
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
     /// Replace existing files that this run did not write.
     #[arg(long)]
     pub(super) overwrite: bool,
@@ -370,10 +434,14 @@ fn age(text: &str) -> Result<Duration, String> {
 pub(super) struct Prices {
     /// The configuration [default: config.toml if it exists, else the environment].
     #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "server", arg(conflicts_with = "server"))]
     pub(super) config: Option<PathBuf>,
     /// Show the whole built-in list instead.
     #[arg(long)]
     pub(super) all: bool,
+    #[cfg(feature = "server")]
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -388,6 +456,111 @@ pub(super) struct Check {
     pub(super) config: Option<PathBuf>,
 }
 
+/// The arguments for tokens.
+#[cfg(feature = "server")]
+#[derive(Debug, clap::Args)]
+pub(super) struct Token {
+    #[command(subcommand)]
+    pub(super) command: TokenCommand,
+}
+
+#[cfg(feature = "server")]
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Create a token and write it to stdout. It cannot be shown again.
+    New(NewToken),
+    /// List the tokens that are not revoked.
+    List(TokenList),
+    /// Revoke a token: the daemon refuses it within two seconds.
+    Revoke(RevokeToken),
+}
+
+#[cfg(feature = "server")]
+#[derive(Debug, clap::Args)]
+pub(super) struct NewToken {
+    /// The name of the token, which lists, logs and spending show.
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: String,
+    /// What the holder may do, separated by commas. `read`: see everything. `run`: create runs and items, and control its own.
+    /// `request`: send requests. `admin`: everything.
+    #[arg(long = "scope", value_name = "PERMISSIONS", value_delimiter = ',', required = true)]
+    pub(super) permissions: Vec<Permission>,
+    /// How many requests may begin, such as 60/m; per second (s), minute (m) or hour (h) [default: no limit].
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    pub(super) rate: Option<NonZeroU64>,
+    /// How many requests may be in progress at once [default: no limit].
+    #[arg(long, value_name = "REQUESTS")]
+    pub(super) concurrency: Option<NonZeroU32>,
+    /// What its requests may spend in a day (UTC), in US dollars, such as 20/day [default: no limit].
+    #[arg(long, value_name = "USD/day", value_parser = parse_daily_budget)]
+    pub(super) budget: Option<NanoUsd>,
+    /// How long the token is valid, such as 90d or 12h [default: until it is revoked].
+    #[arg(long, value_name = "TIME", value_parser = parse_lifetime)]
+    pub(super) expires: Option<Duration>,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+#[cfg(feature = "server")]
+#[derive(Debug, clap::Args)]
+pub(super) struct TokenList {
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    /// Write JSON lines.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[cfg(feature = "server")]
+#[derive(Debug, clap::Args)]
+pub(super) struct RevokeToken {
+    /// The name of the token.
+    pub(super) name: String,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+/// The arguments for the state of a daemon.
+#[cfg(feature = "server")]
+#[derive(Debug, clap::Args)]
+#[command(after_help = exit::HELP)]
+pub(super) struct Status {
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+    /// Print nothing: exit with 0 if the daemon answers `/health` within 5 s, else with 4. It needs no token
+    /// [default server: http://127.0.0.1:7700].
+    #[arg(long, conflicts_with_all = ["store", "config"])]
+    pub(super) health: bool,
+    /// Write JSON.
+    #[arg(long, conflicts_with = "health")]
+    pub(super) json: bool,
+}
+
+/// The arguments for the terminal view.
+#[cfg(feature = "server")]
+#[derive(Debug, clap::Args)]
+pub(super) struct Top {
+    #[command(flatten)]
+    pub(super) server: ServerArgs,
+}
+
+/// The arguments of the daemon.
+#[cfg(feature = "server")]
+#[derive(Debug, clap::Args)]
+pub(super) struct Serve {
+    /// The configuration [default: config.toml if it exists, else the environment].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Simulate every configured target on this machine; the results are marked.
+    #[arg(long)]
+    pub(super) simulate: bool,
+    /// The address and port to listen at, in place of `listen` in [serve]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
+
 /// The simulator's arguments.
 #[derive(Debug, clap::Args)]
 pub(super) struct Simulate {
@@ -400,9 +573,8 @@ pub(super) struct Simulate {
     /// A setting of `[simulator]`, such as `latency=1.5s` or `limits.requests_per_minute=1000`; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(super) settings: Vec<String>,
-    /// Show the log.
-    #[arg(long, short, action = clap::ArgAction::Count)]
-    pub(super) verbose: u8,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]

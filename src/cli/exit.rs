@@ -16,7 +16,7 @@ pub enum Exit {
     /// The configuration or the pipeline is invalid; nothing was run.
     Configuration,
     /// The input could not be read, or the output or the store could not be written, or an output exists that
-    /// the run did not write.
+    /// the run did not write. Or the daemon could not be reached, is not healthy, or refused the request.
     IoError,
     /// A spending cap was reached, no provider could answer for too long, or too many items failed; the run can be
     /// resumed.
@@ -36,7 +36,7 @@ Exit codes:
     1  some items failed or were not processed, or some input records were rejected
     2  the arguments are invalid
     3  the configuration or the pipeline is invalid; nothing was run
-    4  the input, an output or the store failed, or an output exists that the run did not write
+    4  the input, an output, the store or the daemon failed, or an output is not this run's
     5  paused: a budget is exhausted, no provider could answer, or too many items failed; resume it
    70  internal error; stored answers are kept
   130  stopped by Ctrl-C, SIGTERM or SIGHUP before the end

@@ -4,10 +4,14 @@ use std::ffi::OsString;
 
 use super::exit::Exit;
 #[cfg(feature = "server")]
+use super::serve;
+#[cfg(feature = "simulator")]
 use super::simulate;
 use super::{
     args, check, limits, plan, prices, print, progress, results, resume, run, runs, signals, stderr,
 };
+#[cfg(feature = "server")]
+use super::{status, token, top};
 
 /// Runs the command in the process's arguments, and returns the exit code.
 pub fn main() -> Exit {
@@ -22,6 +26,8 @@ pub fn main() -> Exit {
         Err(error) => print::usage(&error, &arguments)
             .unwrap_or_else(|error| progress::Mode::Lines.fail(&error.into(), Exit::IoError)),
     };
+    #[cfg(feature = "otel")]
+    super::otlp::finish();
     stderr::finish();
     exit
 }
@@ -42,6 +48,14 @@ fn execute(command: args::Command) -> Exit {
         args::Command::Prices(args) => prices::prices(&args),
         args::Command::Check(check) => check::check(&check),
         #[cfg(feature = "server")]
+        args::Command::Serve(serve) => serve::serve(&serve),
+        #[cfg(feature = "server")]
+        args::Command::Token(token) => token::token(&token),
+        #[cfg(feature = "server")]
+        args::Command::Status(args) => status::status(&args),
+        #[cfg(feature = "server")]
+        args::Command::Top(args) => top::top(&args),
+        #[cfg(feature = "simulator")]
         args::Command::Simulate(simulate) => simulate::simulate(&simulate),
     }
 }

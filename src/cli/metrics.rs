@@ -1,7 +1,7 @@
 //! `--metrics`: writes the metrics of a run to a file, or serves them over HTTP.
 
 mod file;
-#[cfg(feature = "server")]
+#[cfg(feature = "simulator")]
 mod server;
 pub(super) mod target;
 
@@ -31,7 +31,7 @@ const MAX_LAST_WRITE: Duration = Duration::from_secs(10);
 /// Where the metrics go, checked and opened.
 pub(super) enum MetricsExport {
     File(MetricsFile),
-    #[cfg(feature = "server")]
+    #[cfg(feature = "simulator")]
     Server(std::net::TcpListener),
 }
 
@@ -51,9 +51,9 @@ impl MetricsExport {
                 let used_paths: Vec<&Path> = used_paths.iter().map(PathBuf::as_path).collect();
                 MetricsFile::open(path, &used_paths, args.overwrite).map(Self::File)
             }
-            #[cfg(feature = "server")]
+            #[cfg(feature = "simulator")]
             Some(MetricsTarget::Address(address)) => server::listen(*address).map(Self::Server),
-            #[cfg(not(feature = "server"))]
+            #[cfg(not(feature = "simulator"))]
             Some(MetricsTarget::Address(_)) => {
                 Err(anyhow::anyhow!("this build serves nothing over HTTP; write the metrics to a file"))
             }
@@ -65,7 +65,7 @@ impl MetricsExport {
     fn url(&self) -> Option<String> {
         match self {
             Self::File(_) => None,
-            #[cfg(feature = "server")]
+            #[cfg(feature = "simulator")]
             Self::Server(listener) => {
                 listener.local_addr().ok().map(|address| format!("http://{address}/metrics"))
             }
@@ -82,7 +82,7 @@ impl MetricsExport {
         let pointsman = pointsman.clone();
         let task = match self {
             Self::File(file) => runtime.spawn(write_until(stopped, pointsman, file)),
-            #[cfg(feature = "server")]
+            #[cfg(feature = "simulator")]
             Self::Server(listener) => runtime.spawn(server::serve(listener, pointsman, stopped)),
         };
         RunningExport { task, stop }

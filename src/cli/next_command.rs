@@ -1,7 +1,7 @@
 //! The advice after a run: the command that resumes it or processes its remaining items. Pure: prints nothing.
 
 use crate::run::{Report, RunOutcome};
-use crate::store::{RunNumber, StoreUrl};
+use crate::store::RunNumber;
 use crate::types::{Attribution, Class};
 
 use super::table;
@@ -11,8 +11,8 @@ use super::table;
 pub(super) struct NextCommand<'a> {
     /// Its number.
     pub(super) run: RunNumber,
-    /// Its store.
-    pub(super) url: &'a StoreUrl,
+    /// Its store, or the daemon that has it.
+    pub(super) place: &'a str,
     /// The option by which another command finds the same store, if one is needed.
     pub(super) store_option: &'a str,
     /// The classes of failed items that its session processed again, if it processed only those.
@@ -21,44 +21,46 @@ pub(super) struct NextCommand<'a> {
     pub(super) is_from_stdin: bool,
     /// Whether its user cancelled it with `pointsman cancel`.
     pub(super) is_cancelled: bool,
+    /// Whether the command that resumes it has `--give-up`.
+    pub(super) has_give_up: bool,
 }
 
 impl NextCommand<'_> {
     /// Returns the advice for a run that has items left; `None` if nothing is left.
     pub(super) fn of(&self, report: &Report) -> Option<String> {
-        let Self { run, url, store_option, .. } = self;
+        let Self { run, place, store_option, .. } = self;
         let is_budget_pause = report.paused_class.is_none_or(|class| class == Class::Budget);
         match report.outcome {
             RunOutcome::Paused if is_budget_pause && table::run_cap_reached(report) => Some(format!(
-                "run {run} is stored in {url}: {}",
+                "run {run} is stored in {place}: {}",
                 self.command(" --max-cost USD", "resumes it with a higher cap")
             )),
             RunOutcome::Paused if is_budget_pause => {
-                Some(format!("run {run} is stored in {url}: {}", self.command("", "resumes it then")))
+                Some(format!("run {run} is stored in {place}: {}", self.command("", "resumes it then")))
             }
             RunOutcome::Paused if report.max_failures_reached => Some(format!(
-                "run {run} is stored in {url}: {}, `pointsman failures {run}{store_option}` lists the failed items{}",
+                "run {run} is stored in {place}: {}, `pointsman failures {run}{store_option}` lists the failed items{}",
                 self.command("", "resumes it"),
                 self.retry_command(report)
             )),
-            RunOutcome::Paused if holds_for_last_items(report) => Some(format!(
-                "run {run} is stored in {url}: {}{}; with `--give-up` the items that hold fail",
+            RunOutcome::Paused if self.has_give_up && holds_for_last_items(report) => Some(format!(
+                "run {run} is stored in {place}: {}{}; with `--give-up` the items that hold fail",
                 self.command("", "resumes it"),
                 self.retry_command(report)
             )),
             RunOutcome::Paused => Some(format!(
-                "run {run} is stored in {url}: {}{}",
+                "run {run} is stored in {place}: {}{}",
                 self.command("", "resumes it"),
                 self.retry_command(report)
             )),
             RunOutcome::Interrupted if self.is_cancelled => Some(self.cancelled()),
             RunOutcome::IoFailed if report.output_error.is_some() => Some(format!(
-                "run {run} is stored in {url}: {}, `pointsman results {run}{store_option} --out OTHER` writes the finished \
+                "run {run} is stored in {place}: {}, `pointsman results {run}{store_option} --out OTHER` writes the finished \
                  items to another file",
                 self.command("", "resumes it")
             )),
             RunOutcome::Interrupted | RunOutcome::IoFailed => {
-                Some(format!("run {run} is stored in {url}: {}", self.command("", "resumes it")))
+                Some(format!("run {run} is stored in {place}: {}", self.command("", "resumes it")))
             }
             RunOutcome::Completed if report.items.not_processed > 0 => Some(format!(
                 "run {run}: `pointsman resume {run}{store_option}` processes the remaining items{}",

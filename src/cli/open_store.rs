@@ -1,5 +1,7 @@
 //! Opens the store for commands that list or change stored runs.
 
+#[cfg(feature = "server")]
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -7,6 +9,8 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::clock;
 use crate::config::Config;
+#[cfg(feature = "server")]
+use crate::config::DEFAULT_FILE;
 use crate::runtime::Error;
 use crate::store::{self, Store, StoreUrl};
 
@@ -31,6 +35,28 @@ impl OpenedStore {
     /// Opens the store for reading. It may be read-only.
     pub(super) fn to_read(args: &StoreArgs) -> anyhow::Result<Self> {
         Self::with(args, async |url| url.open_to_read().await)
+    }
+
+    /// Opens the store for writing, and creates it if it does not exist.
+    #[cfg(feature = "server")]
+    pub(super) fn or_new(args: &StoreArgs) -> anyhow::Result<Self> {
+        clock::check()?;
+        let url = match &args.store {
+            Some(url) => url.clone(),
+            None => match load(args.config.as_deref(), false) {
+                Ok(config) => config.store.url,
+                // The environment alone need not name a provider. A file that is faulty may name another store.
+                Err(_) if args.config.is_none() && !Path::new(DEFAULT_FILE).exists() => StoreUrl::default(),
+                Err(diagnostics) => return Err(Error::Diagnostics(diagnostics).into()),
+            },
+        };
+        ensure!(
+            url.path().is_some(),
+            "nothing is stored: [store] url is \"none\"; name a store with --store sqlite:FILE"
+        );
+        let runtime = Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        let store = runtime.block_on(url.open())?.context("nothing is stored")?;
+        Ok(Self { runtime, store, url })
     }
 
     /// Opens the store for writing.

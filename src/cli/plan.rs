@@ -20,8 +20,8 @@ use super::open_store::store_url;
 use super::pause::PauseArgs;
 use super::print::{print, print_json};
 use super::progress::{Mode, ProgressDisplay, eprint_line};
+use super::progress_text::{count, counted, money, seconds_text};
 use super::saved_args::SavedArgs;
-use super::status::{count, counted, money, seconds_text};
 use super::watch::{WatchEnd, watch};
 use super::{io, log, table};
 
@@ -35,7 +35,7 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
     let title =
         args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let display = ProgressDisplay::new(mode, &title);
-    log::start(0, display.bar(), mode);
+    log::start(args.log, display.bar(), mode);
     // Only a sample needs the keys.
     let has_sample = args.sample.is_some_and(|number| number > 0);
     let pointsman =
@@ -49,7 +49,8 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
         Ok(pipeline) => pipeline,
         Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
-    let notes = pointsman.notes().iter().map(String::as_str);
+    let notes = pointsman.notes();
+    let notes = notes.iter().map(String::as_str);
     notes.chain(scope_note(&config)).for_each(|note| mode.note(note));
     let has_answers = pipeline.steps().iter().any(|step| step.embedding.is_none());
     let planned = pointsman.runtime().block_on(estimate(&pointsman, &config, args, pipeline, display));

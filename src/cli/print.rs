@@ -45,6 +45,11 @@ pub(super) fn eprint_json(kind: &str, value: &impl Serialize) {
     }
 }
 
+/// Writes one line of JSON to stderr.
+pub(super) fn eprint_json_line(json: &str) {
+    to_stderr(&terminal_text::json(json));
+}
+
 /// Writes a line of the log to stderr, with its level in color.
 pub(super) fn eprint_log(text: &str) {
     let text = terminal_text::line(text);
@@ -110,6 +115,20 @@ impl Listing {
         Ok(writeln!(self.0, "{}", terminal_text::json(json))?)
     }
 
+    /// Writes complete lines as they are. If standard output is a terminal, without characters that it would act on.
+    ///
+    /// # Errors
+    /// If standard output cannot be written.
+    #[cfg(feature = "server")]
+    pub(super) fn write(&mut self, lines: &[u8], is_json: bool) -> Result<(), StdoutError> {
+        if !io::stdout().is_terminal() {
+            return Ok(self.0.write_all(lines)?);
+        }
+        let text = String::from_utf8_lossy(lines);
+        let shown = if is_json { terminal_text::json(&text) } else { terminal_text::lines(&text) };
+        Ok(self.0.write_all(shown.as_bytes())?)
+    }
+
     /// Writes the rest of the buffer.
     ///
     /// # Errors
@@ -117,6 +136,12 @@ impl Listing {
     pub(super) fn finish(mut self) -> Result<(), StdoutError> {
         Ok(self.0.flush()?)
     }
+}
+
+/// Returns whether stdout is a terminal.
+#[cfg(feature = "tui")]
+pub(super) fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
 }
 
 /// Returns whether stderr is a terminal.
@@ -162,8 +187,14 @@ fn without_secrets(error: &clap::Error, rendered: &str) -> String {
     text
 }
 
+/// What to do in place of a run on this machine whose answers are from a daemon.
+const UPLOAD_ADVICE: &str = "`run` and `plan` work on this machine: give items to a daemon with `POST /api/v1/runs` or \
+                             `POST /api/v1/runs/upload?pipeline=NAME`";
+
 /// Options that a command does not have, each with the command, and the advice.
-const MISPLACED_OPTIONS: [(&str, &str, &str); 3] = [
+const MISPLACED_OPTIONS: [(&str, &str, &str); 5] = [
+    ("run", "--server", UPLOAD_ADVICE),
+    ("plan", "--server", UPLOAD_ADVICE),
     ("run", "--sample", "`pointsman plan ... --sample ITEMS` processes a sample of the items"),
     ("results", "--output-format", "the format of `results` is `--format`"),
     ("results", "--to", "the format of `results` is `--format`"),

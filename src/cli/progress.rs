@@ -15,7 +15,7 @@ use super::advice;
 use super::exit::Exit;
 use super::print::{StdoutError, eprint_colored, eprint_lines, stderr_is_terminal};
 pub(super) use super::print::{eprint_json, eprint_line};
-use super::status;
+use super::progress_text;
 
 /// How often a line is written if the display cannot be redrawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -162,12 +162,12 @@ impl ProgressDisplay {
                 // A terminal shows `^C` at the cursor, which is at the end of the last line. Without space for it a
                 // new line begins, which is never cleared.
                 let width = usize::from(console::Term::stderr().size().1).saturating_sub(3);
-                self.bar.set_message(fit_lines(&status::lines(&self.title, progress, width), width));
+                self.bar.set_message(fit_lines(&progress_text::lines(&self.title, progress, width), width));
                 self.bar.tick();
             }
             Mode::Lines if due(LINE_INTERVAL) => {
                 self.last = Some(now);
-                eprint_line(&status::line(&self.title, progress));
+                eprint_line(&progress_text::line(&self.title, progress));
             }
             Mode::Json if due(JSON_INTERVAL) => {
                 self.last = Some(now);
@@ -215,7 +215,7 @@ mod tests {
             let progress = Progress { oldest_item: Some((key.into(), 3.0)), ..Progress::default() };
             for title in ["email", "請求書"] {
                 for width in [20, 40, 77] {
-                    let shown = fit_lines(&status::lines(title, &progress, width), width);
+                    let shown = fit_lines(&progress_text::lines(title, &progress, width), width);
                     assert_eq!(shown.lines().count(), 4, "{shown}");
                     for line in shown.lines() {
                         assert!(console::measure_text_width(line) <= width, "{line}");
@@ -229,7 +229,7 @@ mod tests {
     #[test]
     fn the_lines_of_a_display_begin_in_the_same_column() {
         let progress = Progress { oldest_item: Some(("k".into(), 3.0)), ..Progress::default() };
-        let shown = fit_lines(&status::lines("請求書", &progress, 80), 80);
+        let shown = fit_lines(&progress_text::lines("請求書", &progress, 80), 80);
         let columns: Vec<usize> = shown
             .lines()
             .map(|line| console::measure_text_width(&line[..line.find("  ").unwrap()]))

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use serde_json::{Value, json};
 
-use crate::run::{History, state_word};
+use crate::run::{FailedItem, History, Report, state_word};
 use crate::runtime::{Error, owner_of, record_written, retried_classes};
 use crate::sink::{self, Destination, Sink};
-use crate::store::{RunState, StoredItem};
+use crate::store::{RunNumber, RunState, StoredItem};
 use crate::terminal_text;
-use crate::types::ItemStatus;
+use crate::types::{Class, StepName};
 
 use super::args::{Csv, CsvFormulas, LineFormat, OneRun, Results};
 use super::exit::Exit;
@@ -18,9 +17,11 @@ use super::next_command::NextCommand;
 use super::open_store::{OpenedStore, fail};
 use super::print::{Listing, print, print_json};
 use super::progress::{Mode, eprint_line};
+use super::progress_text::counted;
+#[cfg(feature = "server")]
+use super::remote::{download, requests::Remote};
 use super::saved_args::{SavedArgs, is_dash};
 use super::shell_word::store_option;
-use super::status::counted;
 use super::table;
 
 /// Writes the lines of all finished items.
@@ -29,6 +30,10 @@ pub(super) fn results(args: &Results) -> Exit {
 }
 
 fn write(args: &Results) -> anyhow::Result<()> {
+    #[cfg(feature = "server")]
+    if let Some(remote) = args.store.remote()? {
+        return download_results(&remote, args);
+    }
     let OpenedStore { runtime, store, url } = OpenedStore::to_read(&args.store)?;
     runtime.block_on(async {
         let history = History::of(store.clone(), args.run).await?;
@@ -63,6 +68,27 @@ fn write(args: &Results) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// Writes the lines that a daemon sends, as they are.
+#[cfg(feature = "server")]
+fn download_results(remote: &Remote, args: &Results) -> anyhow::Result<()> {
+    let format = format(args.format, args.csv, &args.out);
+    let query = match format {
+        sink::Format::Jsonl => "format=jsonl",
+        sink::Format::Csv(sink::FormulaCells::Escaped) => "format=csv&formulas=neutral",
+        sink::Format::Csv(sink::FormulaCells::Verbatim) => "format=csv&formulas=keep",
+    };
+    let path = format!("/runs/{}/results?{query}", args.run);
+    if !is_dash(&args.out) {
+        return download::save(|| remote.lines(&path), &args.out, args.overwrite).context("--out");
+    }
+    let mut lines = remote.lines(&path)?;
+    let mut out = Listing::new();
+    while let Some(piece) = lines.next()? {
+        out.write(&piece, format == sink::Format::Jsonl)?;
+    }
+    Ok(out.finish()?)
 }
 
 pub(super) fn format(argument: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Format {
@@ -116,53 +142,75 @@ pub(super) fn failures(args: &OneRun) -> Exit {
 }
 
 fn list(args: &OneRun) -> anyhow::Result<()> {
+    #[cfg(feature = "server")]
+    if let Some(remote) = args.store.remote()? {
+        return list_from(&remote, args);
+    }
     let OpenedStore { runtime, store, .. } = OpenedStore::to_read(&args.store)?;
-    let mut out = Listing::new();
-    let mut failed = 0;
+    let mut list = FailureList::new(args);
     runtime.block_on(async {
         let history = History::of(store, args.run).await?;
         history
             .failed_items(async |item: &StoredItem| -> anyhow::Result<()> {
-                let Some(outcome) = item.outcome.as_ref().filter(|it| it.status == ItemStatus::Failed) else {
-                    return Ok(());
-                };
-                failed += 1;
-                let (step, failure) = outcome
-                    .error
-                    .as_ref()
-                    .map_or((None, None), |(step, failure)| (Some(step.as_str()), Some(failure)));
-                let class = failure.map(|failure| failure.class.as_str());
-                let message = failure.map_or("", |failure| &failure.message);
-                if args.json {
-                    let input = item.head.input.as_deref().and_then(|input| serde_json::from_str(input).ok());
-                    let line = json!({
-                        "key": item.head.key, "line": item.head.line, "class": class, "step": step,
-                        "message": message, "item": input.unwrap_or(Value::Null),
-                    });
-                    out.show_json(&line.to_string())?;
-                } else {
-                    let class = class.unwrap_or("?");
-                    let step = step.unwrap_or("?");
-                    let key = &item.head.key;
-                    let line = item.head.line;
-                    out.show(&format!("{key}  line {line}  {class}  step {step}: {message}"))?;
-                }
-                Ok(())
+                history.failure(item).map_or(Ok(()), |item| list.show(&item))
             })
             .await
     })?;
-    out.finish()?;
-    if failed == 0 {
-        eprint_line(&format!("no item of run {} has failed", args.run));
-    } else if !args.json {
-        let run = args.run;
-        let them = if failed == 1 { "it" } else { "them" };
-        eprint_line(&format!(
-            "{} failed; `pointsman retry {run}` processes {them} again",
-            counted(failed, "item")
-        ));
+    list.finish("")
+}
+
+#[cfg(feature = "server")]
+fn list_from(remote: &Remote, args: &OneRun) -> anyhow::Result<()> {
+    let mut list = FailureList::new(args);
+    let mut lines = remote.lines(&format!("/runs/{}/failures", args.run))?;
+    while let Some(piece) = lines.next()? {
+        for line in piece.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let item = serde_json::from_slice(line).map_err(anyhow::Error::new).context("a failed item")?;
+            list.show(&remote.parse(item)?)?;
+        }
     }
-    Ok(())
+    list.finish(remote.option())
+}
+
+/// The failed items that are shown, one a line.
+struct FailureList<'a> {
+    args: &'a OneRun,
+    out: Listing,
+    failed: u64,
+}
+
+impl<'a> FailureList<'a> {
+    fn new(args: &'a OneRun) -> Self {
+        Self { args, out: Listing::new(), failed: 0 }
+    }
+
+    fn show(&mut self, item: &FailedItem) -> anyhow::Result<()> {
+        self.failed += 1;
+        if self.args.json {
+            return Ok(self.out.show_json(&serde_json::to_string(item)?)?);
+        }
+        let class = item.class.map_or("?", Class::as_str);
+        let step = item.step.as_ref().map_or("?", StepName::as_str);
+        let FailedItem { key, line, message, .. } = item;
+        Ok(self.out.show(&format!("{key}  line {line}  {class}  step {step}: {message}"))?)
+    }
+
+    /// Writes the rest, and what to do next. `option` is what the suggested command needs.
+    fn finish(self, option: &str) -> anyhow::Result<()> {
+        let Self { args, out, failed } = self;
+        out.finish()?;
+        let run = args.run;
+        if failed == 0 {
+            eprint_line(&format!("no item of run {run} has failed"));
+        } else if !args.json {
+            let them = if failed == 1 { "it" } else { "them" };
+            eprint_line(&format!(
+                "{} failed; `pointsman retry {run}{option}` processes {them} again",
+                counted(failed, "item")
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Shows the report over all sessions.
@@ -171,6 +219,10 @@ pub(super) fn report(args: &OneRun) -> Exit {
 }
 
 fn show(args: &OneRun) -> anyhow::Result<()> {
+    #[cfg(feature = "server")]
+    if let Some(remote) = args.store.remote()? {
+        return show_from(&remote, args);
+    }
     let OpenedStore { runtime, store, url } = OpenedStore::to_read(&args.store)?;
     let (history, report) = runtime.block_on(async {
         let history = History::of(store.clone(), args.run).await?;
@@ -178,32 +230,69 @@ fn show(args: &OneRun) -> anyhow::Result<()> {
         anyhow::Ok((history, report))
     })?;
     if args.json {
-        print_json(&serde_json::to_string_pretty(&report)?)?;
-    } else {
-        let run = history.run();
-        let sessions = counted(u64::try_from(run.sessions).unwrap_or(0), "session");
-        let word = state_word(&*store, run);
-        let retry = retried_classes(run);
-        let store_option = store_option(args.store.store.as_ref());
-        let saved_args = SavedArgs::from_run(run);
-        let next = NextCommand {
-            run: run.number,
-            url: &url,
-            store_option: &store_option,
-            retry: retry.as_deref(),
-            is_from_stdin: saved_args.as_ref().is_ok_and(|saved_args| is_dash(saved_args.items())),
-            is_cancelled: run.state == RunState::Cancelled,
-        };
-        let next = next.of(&report).map(|next| match &saved_args {
-            Ok(_) => next,
-            // No command of this program can continue it.
-            Err(other_program) => other_program.to_string(),
-        });
-        let mut text = format!("run {}, {word}, {sessions}\n{}", run.number, table::report(&report));
-        if let Some(next) = next.filter(|_| !store.is_locked(run.number)) {
-            text.push_str(&format!("\n{}", terminal_text::line(&next)));
-        }
-        print(&text)?;
+        return Ok(print_json(&serde_json::to_string_pretty(&report)?)?);
     }
-    Ok(())
+    let run = history.run();
+    let retry = retried_classes(run);
+    let store_option = store_option(args.store.store.as_ref());
+    let saved_args = SavedArgs::from_run(run);
+    let next = NextCommand {
+        run: run.number,
+        place: &url.to_string(),
+        store_option: &store_option,
+        retry: retry.as_deref(),
+        is_from_stdin: saved_args.as_ref().is_ok_and(|saved_args| is_dash(saved_args.items())),
+        is_cancelled: run.state == RunState::Cancelled,
+        has_give_up: true,
+    };
+    let next = next.of(&report).map(|next| match &saved_args {
+        Ok(_) => next,
+        // No command of this program can continue it.
+        Err(other_program) => other_program.to_string(),
+    });
+    let next = next.filter(|_| !store.is_locked(run.number));
+    let shown = ShownReport { word: state_word(&*store, run), sessions: run.sessions, report: &report, next };
+    shown.print(run.number)
+}
+
+#[cfg(feature = "server")]
+fn show_from(remote: &Remote, args: &OneRun) -> anyhow::Result<()> {
+    let view = remote.run(args.run)?;
+    let report: Report = remote.get(&format!("/runs/{}/report", args.run))?;
+    if args.json {
+        return Ok(print_json(&serde_json::to_string_pretty(&report)?)?);
+    }
+    let next = NextCommand {
+        run: args.run,
+        place: &format!("the daemon at {}", remote.url()),
+        store_option: remote.option(),
+        retry: None,
+        is_from_stdin: false,
+        // A daemon resumes a cancelled run like any other.
+        is_cancelled: false,
+        has_give_up: false,
+    };
+    let next = next.of(&report).filter(|_| !view.is_open());
+    ShownReport { word: &view.state, sessions: view.sessions, report: &report, next }.print(args.run)
+}
+
+/// A report with what is shown around it.
+struct ShownReport<'a> {
+    word: &'a str,
+    sessions: i64,
+    report: &'a Report,
+    /// What the user may do next.
+    next: Option<String>,
+}
+
+impl ShownReport<'_> {
+    fn print(&self, run: RunNumber) -> anyhow::Result<()> {
+        let sessions = counted(u64::try_from(self.sessions).unwrap_or(0), "session");
+        let word = terminal_text::line(self.word);
+        let mut text = format!("run {run}, {word}, {sessions}\n{}", table::report(self.report));
+        if let Some(next) = &self.next {
+            text.push_str(&format!("\n{}", terminal_text::line(next)));
+        }
+        Ok(print(&text)?)
+    }
 }

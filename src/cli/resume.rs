@@ -1,5 +1,8 @@
 //! `pointsman resume` and `pointsman retry`: resume a stored run with the arguments of its first command.
 
+#[cfg(feature = "server")]
+mod remote_run;
+
 use anyhow::{Context, ensure};
 
 use crate::store::{RunNumber, RunState, StoredRun};
@@ -8,12 +11,20 @@ use super::args::{Resume, Retry, Run, StoreArgs, StoredRunArgs};
 use super::exit::Exit;
 use super::open_store::{OpenedStore, fail};
 use super::progress::Mode;
+#[cfg(feature = "server")]
+use super::remote::server_args::ServerArgs;
 use super::run::{ResumeTarget, run_or_resume};
 use super::saved_args::{SavedArgs, is_dash};
 
 /// Resumes a run.
 pub(super) fn resume(args: &Resume) -> Exit {
     let mode = Mode::choose(args.show.quiet, args.show.json);
+    #[cfg(feature = "server")]
+    match args.server.remote(args.stored.store.is_some() || args.config.is_some()) {
+        Ok(Some(remote)) => return remote_run::resume(&remote, args, mode),
+        Ok(None) => {}
+        Err(error) => return fail(mode, error),
+    }
     let found = find_run(args.run, &args.stored, args.config.clone()).and_then(|(run, stored)| {
         let saved_args = SavedArgs::from_run(&run)?;
         ensure!(
@@ -41,11 +52,17 @@ pub(super) fn resume(args: &Resume) -> Exit {
 #[error(
     "there is no run to resume: every run is complete, cancelled or running; `pointsman runs` lists them"
 )]
-struct NothingToResume;
+pub(super) struct NothingToResume;
 
 /// Processes the failed items of a run again.
 pub(super) fn retry(args: &Retry) -> Exit {
     let mode = Mode::choose(args.show.quiet, args.show.json);
+    #[cfg(feature = "server")]
+    match args.server.remote(args.stored.store.is_some() || args.config.is_some()) {
+        Ok(Some(remote)) => return remote_run::retry(&remote, args, mode),
+        Ok(None) => {}
+        Err(error) => return fail(mode, error),
+    }
     let found = find_run(Some(args.run), &args.stored, args.config.clone()).and_then(|(run, stored)| {
         let saved_args = SavedArgs::from_run(&run)?;
         let metrics = args.metrics.absolute()?;
@@ -68,7 +85,12 @@ fn find_run(
     stored: &StoredRunArgs,
     config: Option<std::path::PathBuf>,
 ) -> anyhow::Result<(StoredRun, StoredRunArgs)> {
-    let opened = OpenedStore::of(&StoreArgs { store: stored.store.clone(), config })?;
+    let opened = OpenedStore::of(&StoreArgs {
+        store: stored.store.clone(),
+        config,
+        #[cfg(feature = "server")]
+        server: ServerArgs::default(),
+    })?;
     let OpenedStore { runtime, store, url } = &opened;
     let run = match run {
         Some(run) => runtime.block_on(store.run(run))?,

@@ -28,9 +28,9 @@ use super::metrics::MetricsExport;
 use super::open_store::store_url;
 use super::print::eprint_lines;
 use super::progress::{Mode, ProgressDisplay, eprint_json};
+use super::progress_text::counted;
 use super::saved_args::{SavedArgs, is_dash};
 use super::shell_word::store_option;
-use super::status::counted;
 use super::watch::{WatchEnd, watch};
 use super::{log, results, table};
 
@@ -69,7 +69,7 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
     let title =
         args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let display = ProgressDisplay::new(mode, &title);
-    log::start(args.show.verbose, display.bar(), mode);
+    log::start(args.show.log, display.bar(), mode);
     let pointsman = match Pointsman::start_blocking(&config) {
         Ok(pointsman) => pointsman,
         Err(Error::Diagnostics(diagnostics)) => return mode.report_diagnostics(&diagnostics),
@@ -115,7 +115,8 @@ impl Session<'_> {
             Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
         };
         // After the pipeline: where no key is configured, one message is enough.
-        let notes = self.pointsman.notes().iter().map(String::as_str);
+        let notes = self.pointsman.notes();
+        let notes = notes.iter().map(String::as_str);
         notes.chain(self.scope_note).for_each(|note| mode.note(note));
         display.set_title(pipeline.name());
         // The cap of earlier sessions is not known yet. Without a store there is none, and no store is created

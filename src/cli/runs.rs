@@ -1,21 +1,26 @@
 //! `pointsman runs`, `cancel` and `delete`: list, cancel and delete stored runs.
 
+use std::time::Duration;
+
 use anyhow::{bail, ensure};
 use comfy_table::{CellAlignment, Table, presets};
-use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::clock;
-use crate::run::{LastReport, Unprocessed, has_lost_session, input_totals, pause_reason, state_word};
-use crate::store::{self, RunLock, RunNumber, RunState, RunTotals, StoredRun};
+use crate::run::{RunSummary, Unprocessed};
+use crate::store::{self, RunLock, RunNumber, RunState};
 use crate::terminal_text;
 
-use super::args::{Cancel, Delete, Runs};
+use super::args::{Cancel, Delete, Runs, StoreArgs};
 use super::exit::Exit;
 use super::open_store::{OpenedStore, fail};
 use super::print::{print, print_json};
 use super::progress::{Mode, eprint_line};
-use super::status::{cost, count};
+use super::progress_text::{cost, count, counted};
+#[cfg(feature = "server")]
+use super::remote::requests::Remote;
+#[cfg(feature = "server")]
+use super::remote::views::RunView;
 use super::table::percent;
 
 /// Lists every run.
@@ -24,69 +29,53 @@ pub(super) fn runs(args: &Runs) -> Exit {
     listed.map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Success)
 }
 
-/// A run in the list.
-struct Row {
-    run: StoredRun,
-    state: &'static str,
-    totals: RunTotals,
-    last: LastReport,
-    has_lost_session: bool,
-}
-
 fn list(args: &Runs) -> anyhow::Result<()> {
-    let OpenedStore { runtime, store, .. } = OpenedStore::to_read(&args.store)?;
-    let mut rows = Vec::new();
-    for run in runtime.block_on(store.runs())? {
-        let totals = runtime.block_on(input_totals(&*store, &run))?;
-        let state = state_word(&*store, &run);
-        let last = LastReport::of(&run);
-        let has_lost_session = has_lost_session(&run, store.is_locked(run.number));
-        rows.push(Row { run, state, totals, last, has_lost_session });
-    }
-    let text = if args.json {
-        let lines: Vec<_> = rows.iter().map(|row| row.as_json().to_string()).collect();
+    let rows = summaries(&args.store)?;
+    if args.json {
+        let lines: Vec<String> = rows.iter().map(serde_json::to_string).collect::<Result<_, _>>()?;
         return if lines.is_empty() { Ok(()) } else { Ok(print_json(&lines.join("\n"))?) };
-    } else if rows.is_empty() {
+    }
+    if rows.is_empty() {
         eprint_line("no runs are stored");
         return Ok(());
-    } else {
-        table(&rows)
-    };
-    Ok(print(&text)?)
+    }
+    Ok(print(&table(&rows))?)
 }
 
-impl Row {
-    fn as_json(&self) -> Value {
-        let Self { run, state, totals, last, has_lost_session } = self;
-        let time = |at: i64| Timestamp::from_millisecond(at).map_or(Value::Null, |at| json!(at.to_string()));
-        let (paused, paused_class) = pause_reason(run);
-        json!({
-            "run": run.number.0, "pipeline": run.metadata.name, "state": state,
-            "completed": totals.completed, "failed": totals.failed, "skipped": totals.skipped,
-            "unfinished": last.unfinished(totals.open), "rejected": last.rejected, "unwritten": last.unwritten,
-            "not_processed": last.not_processed, "unprocessed": last.unprocessed, "unsaved": last.unsaved,
-            "calls": last.sent_calls(totals), "cost_usd": dollars(totals),
-            "calls_of_unknown_cost": totals.usage.calls_of_unknown_cost, "lost_session": has_lost_session,
-            "sessions": run.sessions, "created_at": time(run.created_at), "updated_at": time(run.updated_at),
-            "command": run.metadata.command, "paused": paused, "paused_class": paused_class,
-            "input_error": last.input_error, "output_error": last.output_error, "store_error": last.store_error,
-        })
+/// Reads all runs, the newest first, from the daemon or the store.
+fn summaries(args: &StoreArgs) -> anyhow::Result<Vec<RunSummary>> {
+    #[cfg(feature = "server")]
+    if let Some(remote) = args.remote()? {
+        return Ok(remote.summaries()?);
     }
+    stored_summaries(args)
+}
+
+/// Reads all runs of a store, the newest first.
+pub(super) fn stored_summaries(args: &StoreArgs) -> anyhow::Result<Vec<RunSummary>> {
+    let OpenedStore { runtime, store, .. } = OpenedStore::to_read(args)?;
+    runtime.block_on(async {
+        let mut rows = Vec::new();
+        for run in store.runs().await? {
+            rows.push(RunSummary::of(&*store, &run).await?);
+        }
+        Ok(rows)
+    })
 }
 
 /// Formats the number of unfinished items. Until a session has ended, only those with an answer are known.
 fn unfinished(state: &str, items: u64) -> String {
     match (state, items) {
-        ("running" | "crashed", 0) => "?".to_owned(),
-        ("running" | "crashed", _) => format!("at least {}", count(items)),
+        ("running" | "holding" | "crashed", 0) => "?".to_owned(),
+        ("running" | "holding" | "crashed", _) => format!("at least {}", count(items)),
         (_, _) => count(items),
     }
 }
 
 /// Formats the part of the input that was not started, or else the number of new and changed items that a retry left.
-fn not_processed(last: &LastReport) -> String {
-    match &last.unprocessed {
-        None if last.not_processed > 0 => count(last.not_processed),
+fn not_processed(run: &RunSummary) -> String {
+    match &run.unprocessed {
+        None if run.not_processed > 0 => count(run.not_processed),
         None => "0".to_owned(),
         Some(Unprocessed { fraction: Some(fraction), .. }) if *fraction <= 0.0 => "0".to_owned(),
         Some(Unprocessed { estimated_items: Some(items), .. }) => format!("about {}", count((*items).max(1))),
@@ -95,13 +84,8 @@ fn not_processed(last: &LastReport) -> String {
     }
 }
 
-/// Returns the known part of the cost; `None` if nothing is known.
-fn dollars(totals: &RunTotals) -> Option<f64> {
-    let known = totals.usage.calls_of_unknown_cost == 0 || totals.usage.cost.0 > 0;
-    known.then(|| totals.usage.cost.0 as f64 / 1e9)
-}
-
-fn table(rows: &[Row]) -> String {
+/// Returns the list of runs as text.
+pub(super) fn table(rows: &[RunSummary]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
@@ -117,24 +101,24 @@ fn table(rows: &[Row]) -> String {
         "last active (UTC)",
         "items",
     ]);
-    for Row { run, state, totals, last, has_lost_session } in rows {
-        let items = run.metadata.command.get("items").and_then(Value::as_str).unwrap_or("");
-        let at =
-            Timestamp::from_millisecond(run.updated_at).map(|at| at.strftime("%Y-%m-%d %H:%M").to_string());
-        let calls_of_unknown_cost = totals.usage.calls_of_unknown_cost + u64::from(*has_lost_session);
+    for run in rows {
+        let items = run.command.get("items").and_then(Value::as_str).unwrap_or("");
+        let at = run.updated_at.map(|at| at.strftime("%Y-%m-%d %H:%M").to_string());
+        let calls_of_unknown_cost = run.calls_of_unknown_cost + u64::from(run.lost_session);
+        let state = terminal_text::line(&run.state);
         table.add_row([
-            run.number.to_string(),
-            terminal_text::line(&run.metadata.name).into_owned(),
-            match pause_reason(run).1 {
+            run.run.to_string(),
+            terminal_text::line(&run.pipeline).into_owned(),
+            match run.paused_class {
                 Some(class) => format!("{state}: {class}"),
-                None => (*state).to_owned(),
+                None => state.into_owned(),
             },
-            count(totals.completed + totals.skipped),
-            count(totals.failed),
-            unfinished(state, last.unfinished(totals.open)),
-            not_processed(last),
-            count(last.sent_calls(totals)),
-            cost(dollars(totals), calls_of_unknown_cost),
+            count(run.completed + run.skipped),
+            count(run.failed),
+            unfinished(&run.state, run.unfinished),
+            not_processed(run),
+            count(run.calls),
+            cost(run.cost_usd, calls_of_unknown_cost),
             at.unwrap_or_default(),
             std::path::Path::new(items)
                 .file_name()
@@ -151,10 +135,8 @@ fn table(rows: &[Row]) -> String {
     }
     // Below the table: a message is longer than a column.
     let errors = rows.iter().flat_map(|row| {
-        let number = row.run.number;
-        row.last
-            .io_errors()
-            .map(move |error| format!("\nrun {number}: error: {}", terminal_text::line(error)))
+        let number = row.run;
+        row.io_errors().map(move |error| format!("\nrun {number}: error: {}", terminal_text::line(error)))
     });
     table.trim_fmt() + &errors.collect::<String>()
 }
@@ -166,6 +148,10 @@ pub(super) fn cancel(args: &Cancel) -> Exit {
 }
 
 fn cancel_run(args: &Cancel) -> anyhow::Result<()> {
+    #[cfg(feature = "server")]
+    if let Some(remote) = args.store.remote()? {
+        return cancel_at(&remote, args.run);
+    }
     let OpenedStore { runtime, store, .. } = OpenedStore::of(&args.store)?;
     let run = args.run;
     let known = runtime.block_on(store.run(run))?;
@@ -182,18 +168,33 @@ fn cancel_run(args: &Cancel) -> anyhow::Result<()> {
     Ok(())
 }
 
+#[cfg(feature = "server")]
+fn cancel_at(remote: &Remote, run: RunNumber) -> anyhow::Result<()> {
+    let before = remote.run(run)?;
+    let _: RunView = remote.post(&format!("/runs/{run}/cancel"), &serde_json::json!({}))?;
+    let how = if before.is_open() { "being cancelled" } else { "cancelled" };
+    eprint_line(&format!(
+        "run {run} is {how}; its finished items stay stored. `pointsman resume {run}{}` resumes it",
+        remote.option()
+    ));
+    Ok(())
+}
+
 /// Deletes runs.
 pub(super) fn delete(args: &Delete) -> Exit {
     remove(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Success)
 }
 
 fn remove(args: &Delete) -> anyhow::Result<()> {
+    #[cfg(feature = "server")]
+    if let Some(remote) = args.store.remote()? {
+        return remove_at(&remote, args);
+    }
     let OpenedStore { runtime, store, .. } = OpenedStore::of(&args.store)?;
     let known = runtime.block_on(store.runs())?;
     let due: Vec<RunNumber> = match args.older_than {
         Some(age) => {
-            let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-            let before = clock::milliseconds().saturating_sub(age);
+            let before = time_before(age);
             let old = known.iter().filter(|run| run.updated_at < before && !store.is_locked(run.number));
             old.map(|run| run.number).collect()
         }
@@ -215,8 +216,42 @@ fn remove(args: &Delete) -> anyhow::Result<()> {
         runtime.block_on(store.vacuum())?;
     }
     let left = known.len().saturating_sub(deleted);
-    eprint_line(&format!("{} deleted, {left} left", super::status::counted(deleted as u64, "run")));
+    eprint_line(&deletion(deleted, left));
     Ok(removed?)
+}
+
+/// Returns the time that was this long ago, in milliseconds since 1970.
+fn time_before(age: Duration) -> i64 {
+    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    clock::milliseconds().saturating_sub(age)
+}
+
+fn deletion(deleted: usize, left: usize) -> String {
+    format!("{} deleted, {left} left", counted(deleted as u64, "run"))
+}
+
+#[cfg(feature = "server")]
+fn remove_at(remote: &Remote, args: &Delete) -> anyhow::Result<()> {
+    let known = remote.runs(usize::MAX, false, |_| true)?;
+    let due: Vec<RunNumber> = match args.older_than {
+        Some(age) => {
+            let before = time_before(age);
+            let old = known.iter().filter(|run| run.updated_at < before && !run.is_open());
+            old.map(|run| run.run).collect()
+        }
+        None => args.runs.clone(),
+    };
+    for run in &due {
+        ensure!(known.iter().any(|known| known.run == *run), store::Error::NoRun(*run));
+    }
+    let mut deleted = 0;
+    let removed = due.iter().try_for_each(|run| {
+        remote.delete(&format!("/runs/{run}"))?;
+        deleted += 1;
+        anyhow::Ok(())
+    });
+    eprint_line(&deletion(deleted, known.len().saturating_sub(deleted)));
+    removed
 }
 
 /// How many runs are deleted at once. Each takes an open file for its lock, and a process may have few.

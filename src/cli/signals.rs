@@ -65,6 +65,46 @@ impl StopSignals {
     }
 }
 
+/// A signal to the daemon.
+#[cfg(feature = "server")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DaemonSignal {
+    /// Ctrl-C or SIGTERM.
+    Stop,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Receives Ctrl-C, SIGTERM and SIGHUP for the daemon. It must be created within a runtime.
+#[cfg(feature = "server")]
+pub(super) struct DaemonSignals(Vec<(DaemonSignal, Signal)>);
+
+#[cfg(feature = "server")]
+impl DaemonSignals {
+    /// Starts to catch the signals.
+    pub(super) fn new() -> Self {
+        let kinds = [
+            (DaemonSignal::Stop, SignalKind::interrupt()),
+            (DaemonSignal::Stop, SignalKind::terminate()),
+            (DaemonSignal::Reload, SignalKind::hangup()),
+        ];
+        // A signal that cannot be caught ends the process.
+        Self(kinds.into_iter().filter_map(|(kind, number)| Some((kind, signal(number).ok()?))).collect())
+    }
+
+    /// Waits for the next signal.
+    pub(super) async fn next(&mut self) -> DaemonSignal {
+        poll_fn(|cx| {
+            let received = self.0.iter_mut().find_map(|(kind, signal)| {
+                let is_ready = signal.poll_recv(cx).is_ready();
+                is_ready.then_some(*kind)
+            });
+            received.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+}
+
 /// Returns whether SIGHUP was ignored when the process started, as with `nohup`; it then stays ignored. Only Linux
 /// shows this.
 fn ignores_sighup() -> bool {

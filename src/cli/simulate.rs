@@ -16,7 +16,7 @@ use super::signals::StopSignals;
 /// Simulates the providers until Ctrl-C.
 pub(super) fn simulate(args: &Simulate) -> Exit {
     let mode = Mode::Lines;
-    log::start(args.verbose, indicatif::ProgressBar::hidden(), mode);
+    log::start(args.log, indicatif::ProgressBar::hidden(), mode);
     let settings = match load(args.config.as_deref(), false)
         .and_then(|config| apply_settings(config.simulator, &args.settings))
     {

@@ -6,7 +6,7 @@ use crate::run::{Cap, CapScope, ErrorCount, GroupReport, Report, RunOutcome, Unp
 use crate::terminal_text;
 use crate::types::Class;
 
-use super::status::{cost, count, counted, money, seconds_text, spent_of};
+use super::progress_text::{cost, count, counted, money, seconds_text, spent_of};
 
 /// The most columns of a report's table.
 const TABLE_WIDTH: u16 = 100;

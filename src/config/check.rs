@@ -12,6 +12,8 @@ use crate::types::{Advice, Format, ProviderName, Remedy, RouteName, ScopeName, T
 use crate::wire::{MaxTokensField, RefusedField, refused_fields};
 
 use super::Config;
+use super::glob::FileGlob;
+use super::serve::MAX_DRAIN;
 
 /// Checks of a configuration that was parsed from a document.
 pub(super) struct Check<'a> {
@@ -48,6 +50,7 @@ impl Check<'_> {
         self.default_route(&mut diagnostics);
         self.budget(&mut diagnostics);
         self.scopes(&mut diagnostics);
+        self.serve(&mut diagnostics);
         diagnostics
     }
 
@@ -107,9 +110,9 @@ impl Check<'_> {
                 diagnostics.push(diagnostic.with_help("remove one of them"));
             }
         }
-        if settings.is_simulated() && !cfg!(feature = "server") {
+        if settings.is_simulated() && !cfg!(feature = "simulator") {
             let diagnostic = at(&["base_url"], "this build has no simulator".into());
-            diagnostics.push(diagnostic.with_help("build it with the feature `server`"));
+            diagnostics.push(diagnostic.with_help("build it with the feature `simulator`"));
         }
         self.dialect(settings, &at, diagnostics);
         for (number, parameter) in settings.dialect.drop_parameters.iter().enumerate() {
@@ -332,9 +335,65 @@ impl Check<'_> {
         for (path, name) in limited.chain(with_budget) {
             if !is_scope_name(name) {
                 let message = format!("{:?} cannot name a scope", name.as_str());
-                let help = "write a name without a slash, such as team-a; it is not empty";
+                let help = match name.token() {
+                    Some(_) => {
+                        "`token:` is for the scopes of tokens, whose limits are set when a token is created"
+                    }
+                    None => "write a name without a slash, such as team-a; it is not empty",
+                };
                 diagnostics.push(self.spans.diagnostic(&path, message).with_help(help));
             }
+        }
+    }
+
+    /// Checks the settings of the daemon.
+    fn serve(&self, diagnostics: &mut Diagnostics) {
+        let serve = &self.config.serve;
+        let mut report = |keys: &[&str], message: String, help: String| {
+            let path = [&["serve"], keys].concat();
+            diagnostics.push(self.spans.diagnostic(&path, message).with_help(help));
+        };
+        for (number, glob) in serve.pipelines.iter().enumerate() {
+            if let Err(error) = glob.parse::<FileGlob>() {
+                report(&["pipelines", &number.to_string()], error.to_string(), error.advice);
+            }
+        }
+        for (number, folder) in serve.items.iter().enumerate() {
+            if folder.as_os_str().is_empty() {
+                let help = "write the path of a folder, such as \"items\"; the folder of this file is \".\"";
+                report(&["items", &number.to_string()], "this path is empty".to_owned(), help.to_owned());
+            }
+        }
+        let tls = &serve.tls;
+        for (keys, path) in [
+            (&["data"][..], &serve.data),
+            (&["tls", "certificate"], &tls.certificate),
+            (&["tls", "key"], &tls.key),
+        ] {
+            if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+                report(keys, "this path is empty".to_owned(), "write a path, or remove the key".to_owned());
+            }
+        }
+        for (key, is_set, other, other_is_set) in [
+            ("certificate", tls.certificate.is_some(), "key", tls.key.is_some()),
+            ("key", tls.key.is_some(), "certificate", tls.certificate.is_some()),
+        ] {
+            if is_set && !other_is_set && !self.has_parse_error(&["serve", "tls", other]) {
+                let help = format!("add {other} = \"FILE\" to [serve.tls], or remove `{key}`");
+                report(&["tls", key], format!("`{key}` does nothing without `{other}`"), help);
+            }
+        }
+        if serve.drain > MAX_DRAIN {
+            let message = format!("`drain` ({}) is longer than an hour", duration::format(&serve.drain));
+            let help = "write drain = \"1h\" or less: what has not ended then is resumed at the next start";
+            report(&["drain"], message, help.to_owned());
+        }
+        if serve.max_body.0 > serve.max_upload.0 {
+            let has_body = self.spans.contains(&["serve", "max_body"]);
+            let key = if has_body { "max_body" } else { "max_upload" };
+            let message =
+                format!("`max_body` ({}) is larger than `max_upload` ({})", serve.max_body, serve.max_upload);
+            report(&[key], message, "make `max_body` smaller or `max_upload` larger".to_owned());
         }
     }
 
@@ -377,9 +436,10 @@ impl Check<'_> {
     }
 }
 
-/// Returns whether a name can be that of a scope. Requests without a scope have the empty name.
+/// Returns whether a name can be that of a scope. Requests without a scope have the empty name. The scopes of tokens have
+/// the limits that the tokens were created with.
 fn is_scope_name(name: &ScopeName) -> bool {
-    !name.is_empty() && !name.as_str().contains('/') && name.check().is_ok()
+    !name.is_empty() && !name.as_str().contains('/') && name.token().is_none() && name.check().is_ok()
 }
 
 fn is_simulated(config: &Config, target: &TargetName) -> bool {
@@ -387,7 +447,7 @@ fn is_simulated(config: &Config, target: &TargetName) -> bool {
 }
 
 /// Returns help for an unknown name: a similar name, or the list of known names.
-pub(super) fn suggest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>, what: &str) -> String {
+pub(crate) fn suggest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>, what: &str) -> String {
     let known: Vec<&str> = known.collect();
     match nearest(wrong, known.iter().copied()) {
         Some(name) => format!("did you mean `{name}`?"),

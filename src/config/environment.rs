@@ -17,6 +17,8 @@ pub(super) struct Environment {
     /// Notes for the user about incomplete settings.
     pub(super) notes: Vec<String>,
     pub(super) diagnostics: Diagnostics,
+    /// The keys that variables set, with the names of the variables.
+    pub(super) variables: Vec<(Vec<String>, String)>,
 }
 
 struct Vendor {
@@ -92,6 +94,19 @@ impl Vendor {
             self.parse(env, "_TEMPERATURE", "a number from 0 to 2", &mut found.diagnostics, |text| {
                 text.parse::<f64>().ok().filter(|temperature| (0.0..=2.0).contains(temperature))
             });
+        let table = ["provider", self.name];
+        for (suffix, keys) in [
+            ("_API_KEY", &["keys"][..]),
+            ("_BASE_URL", &["base_url"]),
+            ("_MODEL", &["models", "default", "name"]),
+            ("_MAX_TOKENS", &["models", "default", "max_tokens"]),
+            ("_TEMPERATURE", &["models", "default", "temperature"]),
+        ] {
+            if let Some((variable, _)) = self.variable(env, suffix) {
+                let path = table.iter().chain(keys).map(|key| (*key).to_owned());
+                found.variables.push((path.collect(), variable));
+            }
+        }
         let name = model.map(|(_, name)| name).unwrap_or_default();
         let model = Model { name, max_tokens, temperature, ..Model::default() };
         let settings = provider::Settings {

@@ -35,7 +35,8 @@ impl<'a> Linter<'a> {
             linter.route(name, route);
         }
         linter.retry();
-        #[cfg(feature = "server")]
+        linter.serve();
+        #[cfg(feature = "simulator")]
         linter.simulator();
         linter
     }
@@ -287,7 +288,19 @@ impl<'a> Linter<'a> {
         }
     }
 
-    #[cfg(feature = "server")]
+    /// Notes, because a folder may be created or mounted before the daemon starts.
+    fn serve(&mut self) {
+        let serve = &self.config.serve;
+        for (number, folder) in serve.items.iter().enumerate() {
+            if !folder.as_os_str().is_empty() && !folder.is_dir() {
+                let message = format!("there is no folder {}", folder.display());
+                let help = "create it, or remove it from the list; until then no run can name a file in it";
+                self.note(&["serve", "items", &number.to_string()], message, help);
+            }
+        }
+    }
+
+    #[cfg(feature = "simulator")]
     fn simulator(&mut self) {
         use crate::simulator::{BucketSize, OutputAccounting};
         let limits = &self.config.simulator.limits;

@@ -12,7 +12,7 @@ use crate::guard::ScopeSettings;
 use crate::pipeline::Defaults;
 use crate::provider::{self, Env, Model, process_env};
 use crate::router::{RetrySettings, Route};
-#[cfg(feature = "server")]
+#[cfg(feature = "simulator")]
 use crate::simulator;
 use crate::types::{Advice, ProviderName, Remedy, RouteName, ScopeName};
 
@@ -21,10 +21,13 @@ use super::key_positions::KeyPositions;
 use super::lint::Linter;
 use super::prices::PriceList;
 use super::settings::Config;
-use super::{BudgetSettings, FileSettings, RunSettings, StoreSettings, SupervisorSettings, environment};
+use super::written_keys::WrittenKeys;
+use super::{
+    BudgetSettings, FileSettings, RunSettings, ServeSettings, StoreSettings, SupervisorSettings, environment,
+};
 
 /// The default configuration file.
-const DEFAULT_FILE: &str = "config.toml";
+pub(crate) const DEFAULT_FILE: &str = "config.toml";
 
 /// The name of a text without a file in diagnostics.
 const TEXT: &str = "configuration";
@@ -37,7 +40,7 @@ struct RawConfig {
     route: IndexMap<RouteName, Route>,
     retry: RetrySettings,
     defaults: Defaults,
-    #[cfg(feature = "server")]
+    #[cfg(feature = "simulator")]
     simulator: simulator::Settings,
     run: RunSettings,
     files: FileSettings,
@@ -45,6 +48,7 @@ struct RawConfig {
     budget: BudgetSettings,
     scope: IndexMap<ScopeName, ScopeSettings>,
     supervisor: SupervisorSettings,
+    serve: ServeSettings,
 }
 
 impl Config {
@@ -115,7 +119,9 @@ impl Config {
         };
         let bytes = std::fs::read(path).map_err(|error| read_error(&error))?;
         let text = String::from_utf8(bytes).map_err(|error| read_error(&error.utf8_error()))?;
-        Ok(Self { file: Some(path.to_owned()), ..Self::parse(&file, &text, env)? })
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let config = Self::read(Document::parse(&file, &text), &text, folder, env)?;
+        Ok(Self { file: Some(path.to_owned()), ..config })
     }
 
     /// Parses `text`. Diagnostics refer to it as `file`. If it has no provider, the providers of the environment
@@ -125,7 +131,7 @@ impl Config {
     /// All errors of the configuration.
     #[doc(hidden)]
     pub fn parse(file: &str, text: &str, env: Env<'_>) -> Result<Self, Diagnostics> {
-        Self::read(Document::parse(file, text), text, env)
+        Self::read(Document::parse(file, text), text, Path::new(""), env)
     }
 
     /// Reads a text that the builder has written. Diagnostics name keys instead of positions.
@@ -133,11 +139,19 @@ impl Config {
     /// # Errors
     /// All errors of the configuration.
     pub(super) fn parse_generated(text: &str, env: Env<'_>) -> Result<Self, Diagnostics> {
-        Self::read(Document::generated(text), text, env)
+        let mut config = Self::read(Document::generated(text), text, Path::new(""), env)?;
+        config.written_keys.set_generated();
+        Ok(config)
     }
 
-    /// Reads and checks a document, which was parsed from `text`.
-    fn read(document: Result<Document, Diagnostics>, text: &str, env: Env<'_>) -> Result<Self, Diagnostics> {
+    /// Reads and checks a document, which was parsed from `text`. `folder` is that of its file; it is empty for a text
+    /// without a file.
+    fn read(
+        document: Result<Document, Diagnostics>,
+        text: &str,
+        folder: &Path,
+        env: Env<'_>,
+    ) -> Result<Self, Diagnostics> {
         let document = document.map_err(|mut diagnostics| {
             diagnostics.redact(&provider::guess_secrets(text));
             diagnostics
@@ -145,6 +159,8 @@ impl Config {
         let (raw, mut diagnostics) = document.read::<RawConfig>();
         let spans = document.spans();
         let mut config = Self::from(raw);
+        config.written_keys = WrittenKeys::of(&spans);
+        config.serve.resolve_paths(folder);
         if !spans.contains(&["provider"]) {
             diagnostics.extend(config.use_environment(env));
         }
@@ -191,6 +207,7 @@ impl Config {
         let found = environment::read(env);
         self.providers = found.providers;
         self.notes = found.notes;
+        self.written_keys.add_variables(found.variables);
         found.diagnostics
     }
 
@@ -239,7 +256,7 @@ impl From<RawConfig> for Config {
             routes: raw.route,
             retry: raw.retry,
             defaults: raw.defaults,
-            #[cfg(feature = "server")]
+            #[cfg(feature = "simulator")]
             simulator: raw.simulator,
             run: raw.run,
             files: raw.files,
@@ -247,10 +264,12 @@ impl From<RawConfig> for Config {
             budget: raw.budget,
             scopes: raw.scope,
             supervisor: raw.supervisor,
+            serve: raw.serve,
             simulate: false,
             notes: Vec::new(),
             file: None,
             key_positions: KeyPositions::default(),
+            written_keys: WrittenKeys::default(),
         }
     }
 }

@@ -63,6 +63,16 @@ impl Config {
         self.resolve_with(env, Commands::Assume)
     }
 
+    /// Like [`preview`](Self::preview), but reads no file either: the text of the configuration may come from another
+    /// machine.
+    ///
+    /// # Errors
+    /// As [`preview`](Self::preview), except errors of files.
+    #[doc(hidden)]
+    pub fn preview_without_files(&self, env: Env<'_>) -> Result<ResolvedConfig, Diagnostics> {
+        self.resolve_with(env, Commands::AssumeAndReadNoFile)
+    }
+
     fn resolve_with(&self, env: Env<'_>, commands: Commands) -> Result<ResolvedConfig, Diagnostics> {
         if self.providers.is_empty() {
             return Err(no_provider());
@@ -71,9 +81,9 @@ impl Config {
         let mut notes = self.notes.clone();
         let mut providers = IndexMap::new();
         let mut missing = IndexMap::new();
-        if self.simulate && !cfg!(feature = "server") {
+        if self.simulate && !cfg!(feature = "simulator") {
             let diagnostic = Diagnostic::new("this build has no simulator");
-            diagnostics.push(diagnostic.with_help("build it with the feature `server`"));
+            diagnostics.push(diagnostic.with_help("build it with the feature `simulator`"));
         }
         for (name, settings) in &self.providers {
             if self.simulate {
@@ -273,30 +283,38 @@ fn proxy_diagnostics<'s>(
     Diagnostics(provider::malformed_proxies(env, providers).into_iter().map(to_diagnostic).collect())
 }
 
-/// How keys from commands are handled.
+/// How keys from commands and files are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Commands {
     Run,
     /// Assume that each command returns a key, and run nothing.
     Assume,
+    /// Assume it of files as well, and read none.
+    AssumeAndReadNoFile,
 }
 
 impl Commands {
     fn key(self, source: &KeySource, env: Env<'_>) -> Result<Option<Secret>, KeyError> {
-        match source {
-            KeySource::Command(_) if self == Self::Assume => {
-                Ok(Some(Secret::from(PLACEHOLDER_KEY.to_owned())))
-            }
-            KeySource::Env(_) | KeySource::File(_) | KeySource::Command(_) => source.read(env),
+        if self.assumes_key(source) {
+            return Ok(Some(Secret::from(PLACEHOLDER_KEY.to_owned())));
         }
+        source.read(env)
     }
 
     fn assumes_key(self, source: &KeySource) -> bool {
-        self == Self::Assume && matches!(source, KeySource::Command(_))
+        match (self, source) {
+            (Self::Run, _) | (Self::Assume | Self::AssumeAndReadNoFile, KeySource::Env(_)) => false,
+            (Self::Assume, KeySource::File(_)) => false,
+            (Self::AssumeAndReadNoFile, KeySource::File(_)) => true,
+            (Self::Assume | Self::AssumeAndReadNoFile, KeySource::Command(_)) => true,
+        }
     }
 
     fn assumes_header(self, header: &HeaderSource) -> bool {
-        self == Self::Assume && matches!(header, HeaderSource::Read(KeySource::Command(_)))
+        match header {
+            HeaderSource::Value(_) => false,
+            HeaderSource::Read(source) => self.assumes_key(source),
+        }
     }
 }
 

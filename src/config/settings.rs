@@ -8,12 +8,13 @@ use crate::guard::ScopeSettings;
 use crate::pipeline::Defaults;
 use crate::provider::{self, HeaderSource, KeySource};
 use crate::router::{Policy, RetrySettings, Route, Target};
-#[cfg(feature = "server")]
+#[cfg(feature = "simulator")]
 use crate::simulator;
 use crate::types::{ProviderName, RouteName, ScopeName, TargetName};
 
 use super::key_positions::KeyPositions;
-use super::{BudgetSettings, FileSettings, RunSettings, StoreSettings, SupervisorSettings};
+use super::written_keys::WrittenKeys;
+use super::{BudgetSettings, FileSettings, RunSettings, ServeSettings, StoreSettings, SupervisorSettings};
 
 /// The provider of a simulated configuration without configured providers.
 const SIMULATED_PROVIDER: &str = "simulated";
@@ -42,7 +43,7 @@ pub struct Config {
     #[doc(hidden)]
     pub defaults: Defaults,
     /// Behavior of simulated providers.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "simulator")]
     #[doc(hidden)]
     pub simulator: simulator::Settings,
     /// How runs process their items.
@@ -63,6 +64,9 @@ pub struct Config {
     /// How often actors that panic are restarted.
     #[doc(hidden)]
     pub supervisor: SupervisorSettings,
+    /// How the daemon listens, what it reads, and its limits.
+    #[doc(hidden)]
+    pub serve: ServeSettings,
     /// Whether all targets are simulated, see [`simulated`](Self::simulated).
     #[doc(hidden)]
     pub simulate: bool,
@@ -72,6 +76,8 @@ pub struct Config {
     pub(super) file: Option<PathBuf>,
     /// Positions of the key sources, in the file or in the builder.
     pub(super) key_positions: KeyPositions,
+    /// Where its keys are written.
+    pub(super) written_keys: WrittenKeys,
 }
 
 impl Config {
@@ -108,7 +114,8 @@ impl Config {
         })
     }
 
-    /// Returns the key files of all providers, including providers that are skipped or simulated.
+    /// Returns the key files of all providers, including providers that are skipped or simulated, and that of the
+    /// daemon's certificate.
     #[doc(hidden)]
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
         let sources = self.providers.values().flat_map(|settings| {
@@ -118,10 +125,11 @@ impl Config {
             });
             settings.keys.iter().chain(headers)
         });
-        sources.filter_map(|source| match source {
+        let files = sources.filter_map(|source| match source {
             KeySource::File(path) => Some(path.as_path()),
             KeySource::Env(_) | KeySource::Command(_) => None,
-        })
+        });
+        files.chain(self.serve.tls.key.as_deref())
     }
 
     /// Returns the file from which the configuration was loaded, if any.

@@ -109,6 +109,11 @@ impl Breaker {
         }
     }
 
+    /// Sets the settings. The state and the counted outcomes stay.
+    pub fn set_settings(&mut self, settings: BreakerSettings) {
+        self.settings = settings;
+    }
+
     /// Returns the state at `now`.
     pub fn state(&self, now: Instant) -> BreakerState {
         match self.state {

@@ -124,6 +124,15 @@ impl Budget {
         self.spent.uncertain_cost = self.spent.uncertain_cost.max(recorded.uncertain_cost);
     }
 
+    /// Sets the cap; `None` removes it. What was spent stays. A reached cap is open again if the new one is higher than the
+    /// spend.
+    pub fn set_cap(&mut self, cap: Option<NanoUsd>) {
+        if self.cap != cap {
+            self.cap = cap;
+            self.cap_reached = self.cap_reached.filter(|_| cap.is_some_and(|cap| self.spent.total() >= cap));
+        }
+    }
+
     /// Starts again with nothing spent, as at the start of a day; reservations of calls in flight stay.
     pub fn reset(&mut self) {
         self.spent = Spend::default();

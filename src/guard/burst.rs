@@ -68,6 +68,17 @@ impl Burst {
         Self { settings, growth: 0.0, rejected: None }
     }
 
+    /// Returns the settings.
+    pub(super) fn settings(&self) -> BurstSettings {
+        self.settings
+    }
+
+    /// Sets the settings, and forgets the growth: it was measured under the former limit.
+    pub(super) fn set_settings(&mut self, settings: BurstSettings) {
+        self.settings = settings;
+        self.growth = 0.0;
+    }
+
     /// Returns the burst size at a rate of `per_minute`.
     pub(super) fn size(&self, per_minute: f64) -> u64 {
         match self.settings {

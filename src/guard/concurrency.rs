@@ -168,6 +168,19 @@ impl ConcurrencyLimit {
         }
     }
 
+    /// Sets the bounds of the limit. What it has learned stays, within the bounds. Before the provider's first objection it
+    /// is at least the start value.
+    pub fn set_bounds(&mut self, settings: ConcurrencySettings) {
+        let [min, start, max] =
+            [settings.min, settings.start, settings.max].map(|number| number.get() as usize);
+        self.min = min;
+        self.max = max.max(min);
+        let start = if self.is_unchallenged { start } else { 0 };
+        self.limit = self.limit.max(start).clamp(self.min, self.max);
+        self.limit_before_outage = self.limit_before_outage.min(self.max);
+        self.max_accepted_in_flight = self.max_accepted_in_flight.min(self.max);
+    }
+
     /// Returns the current limit.
     pub fn limit(&self) -> usize {
         self.limit
@@ -322,7 +335,9 @@ impl ConcurrencyLimit {
     /// Returns the limit before a reduction or outage that is not reached again yet; `None` if there is
     /// none.
     pub fn reduced_from(&self) -> Option<usize> {
-        Some(self.limit_before_outage.max(self.max_accepted_in_flight)).filter(|before| *before > self.limit)
+        // More may have been accepted under a higher bound.
+        let before = self.limit_before_outage.max(self.max_accepted_in_flight).min(self.max);
+        Some(before).filter(|before| *before > self.limit)
     }
 
     /// Returns why the limit was last lowered.

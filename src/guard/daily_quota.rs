@@ -40,6 +40,21 @@ impl DailyQuota {
         Self { limit, steps: VecDeque::new(), used: 0 }
     }
 
+    /// Sets the calls per day. The calls of the last 24 hours still count.
+    pub(super) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
+    /// Returns the calls per day.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Returns the calls of the last 24 hours.
+    pub(super) fn used(&self) -> u64 {
+        self.used
+    }
+
     /// Takes one call.
     ///
     /// # Errors

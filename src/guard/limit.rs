@@ -59,6 +59,32 @@ impl Limit {
         limit
     }
 
+    /// Sets the configured limit per minute and its burst. What was taken stays taken, and what the provider has advertised
+    /// stays known.
+    pub(super) fn set_configured(&mut self, per_minute: Option<f64>, burst: BurstSettings, now: Instant) {
+        if self.configured == per_minute && self.burst.settings() == burst {
+            return;
+        }
+        let nominal = self.nominal();
+        self.configured = per_minute;
+        self.burst.set_settings(burst);
+        if nominal != self.nominal() {
+            // Earlier 429 responses refer to the former limit.
+            self.backoff.reset(now);
+        }
+        self.refresh(now);
+    }
+
+    /// Returns the configured limit per minute.
+    pub(super) fn configured(&self) -> Option<f64> {
+        self.configured
+    }
+
+    /// Returns the limit per minute that the provider advertises.
+    pub(super) fn advertised(&self) -> Option<f64> {
+        self.advertised.per_minute().map(|limit| limit as f64)
+    }
+
     /// Returns the rate now; `None` without a limit.
     pub(super) fn per_minute(&self) -> Option<f64> {
         self.limiter.as_ref().map(GcraLimiter::per_minute)

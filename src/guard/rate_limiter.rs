@@ -66,6 +66,10 @@ pub struct KnownLimit {
     pub unit: &'static str,
     /// The limit per minute, from the configuration, the headers or the estimate.
     pub per_minute: Option<f64>,
+    /// The limit per minute in the configuration.
+    pub configured: Option<f64>,
+    /// The limit per minute in the provider's headers.
+    pub advertised: Option<f64>,
 }
 
 /// A call that exceeds the limit of a whole minute: it could never be sent.
@@ -98,7 +102,7 @@ impl RateLimiter {
             Limit::new(per_minute.map(|limit| limit.get() as f64), limits.burst, now)
         };
         // The limit per second has a burst of at most one second's worth.
-        let per_second = limits.requests_per_second.map(|limit| limit.get() as f64 * 60.0);
+        let per_second = per_minute_of_second(limits);
         Self {
             requests: limit(limits.requests),
             requests_per_second: Limit::new(per_second, BurstSettings::Auto, now),
@@ -109,6 +113,39 @@ impl RateLimiter {
             estimate: RateEstimate::new(now),
             held_until: now,
         }
+    }
+
+    /// Sets the configured limits. What was taken stays taken, and what was learned from the provider stays.
+    pub fn set_limits(&mut self, limits: &RateLimits, now: Instant) {
+        let per_minute = |limit: Option<NonZeroU64>| limit.map(|limit| limit.get() as f64);
+        let burst = limits.burst;
+        self.requests.set_configured(per_minute(limits.requests), burst, now);
+        self.requests_per_second.set_configured(per_minute_of_second(limits), BurstSettings::Auto, now);
+        self.tokens.set_configured(per_minute(limits.tokens), burst, now);
+        self.input_tokens.set_configured(per_minute(limits.input_tokens), burst, now);
+        self.output_tokens.set_configured(per_minute(limits.output_tokens), burst, now);
+        self.daily_quota = limits.requests_per_day.map(|limit| match self.daily_quota.take() {
+            Some(mut quota) => {
+                quota.set_limit(limit.get());
+                quota
+            }
+            None => DailyQuota::new(limit.get()),
+        });
+        self.apply_estimate(now);
+    }
+
+    /// Takes over the calls of the last 24 hours from other limits, which count none from then on.
+    pub fn inherit_daily_quota(&mut self, other: &mut Self) {
+        if let (Some(quota), Some(earlier)) = (&mut self.daily_quota, other.daily_quota.take()) {
+            let limit = quota.limit();
+            *quota = earlier;
+            quota.set_limit(limit);
+        }
+    }
+
+    /// Returns the calls per day, and about how many were sent in the last 24 hours; `None` without a daily quota.
+    pub fn daily_usage(&self) -> Option<(u64, u64)> {
+        self.daily_quota.as_ref().map(|quota| (quota.limit(), quota.used()))
     }
 
     /// Checks whether a call of this size can ever be sent.
@@ -318,9 +355,12 @@ impl RateLimiter {
     /// Returns each limit: requests per minute, requests per second, tokens, input tokens, output tokens.
     pub fn known_per_minute(&self) -> [KnownLimit; 5] {
         let units = ["requests", "requests", "tokens", "input tokens", "output tokens"];
-        let mut known = units.map(|unit| KnownLimit { unit, per_minute: None });
+        let mut known =
+            units.map(|unit| KnownLimit { unit, per_minute: None, configured: None, advertised: None });
         for (known, limit) in known.iter_mut().zip(self.all()) {
             known.per_minute = limit.nominal_or_estimated();
+            known.configured = limit.configured();
+            known.advertised = limit.advertised();
         }
         known
     }
@@ -376,6 +416,11 @@ impl RateLimiter {
             &mut self.output_tokens,
         ]
     }
+}
+
+/// Returns the configured limit per second as a limit per minute.
+fn per_minute_of_second(limits: &RateLimits) -> Option<f64> {
+    limits.requests_per_second.map(|limit| limit.get() as f64 * 60.0)
 }
 
 /// Returns the index of the limit that the estimate applies to.

@@ -49,6 +49,13 @@ impl RetryBudget {
         budget
     }
 
+    /// Sets the settings. What is available stays, up to the new capacity.
+    pub fn set_settings(&mut self, settings: RetryBudgetSettings, now: Instant) {
+        self.advance_to(now);
+        self.settings = settings;
+        self.balance = self.balance.min(self.capacity());
+    }
+
     /// Deposits for a first call. A retry deposits nothing: it would earn a part of the next one.
     pub fn deposit_call(&mut self, now: Instant) {
         self.advance_to(now);

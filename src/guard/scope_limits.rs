@@ -143,6 +143,20 @@ pub enum NotYet {
     AtNextEnd,
 }
 
+/// Sets the rate of a limiter; `None` removes the limiter.
+fn set_rate(limiter: &mut Option<GcraLimiter>, per_minute: Option<NonZeroU64>, now: Instant) {
+    let Some(per_minute) = per_minute else {
+        *limiter = None;
+        return;
+    };
+    let per_minute = per_minute.get() as f64;
+    let burst = Burst::new(BurstSettings::Auto).size(per_minute);
+    match limiter {
+        Some(limiter) => limiter.set(per_minute, burst, now),
+        None => *limiter = Some(GcraLimiter::new(per_minute, burst, now)),
+    }
+}
+
 /// The state of a scope's limits.
 #[derive(Debug)]
 pub struct ScopeLimiter {
@@ -158,19 +172,25 @@ pub struct ScopeLimiter {
 impl ScopeLimiter {
     /// Creates a limiter that has admitted nothing.
     pub fn new(settings: &ScopeSettings, now: Instant) -> Self {
-        let rate = |per_minute: Option<NonZeroU64>| {
-            let per_minute = per_minute?.get() as f64;
-            let burst = Burst::new(BurstSettings::Auto).size(per_minute);
-            Some(GcraLimiter::new(per_minute, burst, now))
-        };
+        let mut requests = None;
+        let mut tokens = None;
+        set_rate(&mut requests, settings.requests_per_minute, now);
+        set_rate(&mut tokens, settings.tokens_per_minute, now);
         Self {
-            requests: rate(settings.requests_per_minute),
-            tokens: rate(settings.tokens_per_minute),
+            requests,
+            tokens,
             concurrency: settings.concurrency.map(NonZeroU32::get),
             in_flight: 0,
             mean_duration: Ewma::default(),
             mean_output: Ewma::default(),
         }
+    }
+
+    /// Sets the limits. What was used stays used, and the requests in flight still count.
+    pub fn set_limits(&mut self, settings: &ScopeSettings, now: Instant) {
+        set_rate(&mut self.requests, settings.requests_per_minute, now);
+        set_rate(&mut self.tokens, settings.tokens_per_minute, now);
+        self.concurrency = settings.concurrency.map(NonZeroU32::get);
     }
 
     /// Returns whether tokens are limited, so that their estimate is needed.
@@ -460,5 +480,18 @@ mod tests {
             prop_assert_eq!(at, now, "no request had to wait");
             prop_assert_eq!(limiter.in_flight(), 0);
         }
+    }
+
+    #[test]
+    fn changed_limits_keep_what_was_used_and_what_is_in_flight() {
+        let (mut limiter, now) = limiter("requests_per_minute = 60");
+        assert_eq!(limiter.try_admit(0, now), Ok(()));
+        limiter.set_limits(&settings("requests_per_minute = 60\nconcurrency = 1"), now);
+        assert_eq!(limiter.try_admit(0, now), Err(NotYet::AtNextEnd));
+        limiter.release(Duration::from_secs(1));
+        let NotYet::Until(ready) = limiter.try_admit(0, now).unwrap_err() else { panic!("a slot is free") };
+        assert!(ready > now);
+        limiter.set_limits(&ScopeSettings::new(), now);
+        assert_eq!(limiter.try_admit(0, now), Ok(()));
     }
 }

@@ -107,6 +107,11 @@ impl SharedBudget {
         self.lock().budget.cap().is_some()
     }
 
+    /// Sets the cap; `None` removes it. What was spent stays.
+    pub fn set_cap(&self, cap: Option<NanoUsd>) {
+        self.lock().budget.set_cap(cap);
+    }
+
     /// Sets the day: a later day starts with nothing spent. A clock that steps back over midnight resets
     /// nothing; a step back by more than a day means that the clock was wrong before.
     pub fn roll_over(&self, day: Day) {
@@ -357,5 +362,22 @@ mod tests {
         of_scope.settle(NanoUsd(900_000_000), &"a".into(), cost(1_000_000_001), false);
         let message = of_scope.cap_failure().unwrap().message;
         assert!(message.starts_with("the day's cap (UTC) of scope team-a of $1.00 is reached"), "{message}");
+    }
+
+    #[test]
+    fn a_changed_cap_keeps_the_spend_and_opens_a_reached_cap_only_if_it_is_higher() {
+        let budget = SharedBudget::for_day(BudgetScope::Day, NanoUsd(100));
+        budget.settle(NanoUsd(0), &"a".into(), cost(120), false);
+        assert!(budget.cap_failure().is_some());
+        budget.set_cap(Some(NanoUsd(110)));
+        assert_eq!(budget.reserve(NanoUsd(1)), Err(ReserveError::Exhausted));
+        budget.set_cap(Some(NanoUsd(200)));
+        assert_eq!((budget.cap_failure(), budget.status().spent), (None, cost(120)));
+        assert_eq!(
+            (budget.reserve(NanoUsd(80)), budget.reserve(NanoUsd(1))),
+            (Ok(()), Err(ReserveError::Contended))
+        );
+        budget.set_cap(None);
+        assert_eq!((budget.is_capped(), budget.reserve(NanoUsd(1_000))), (false, Ok(())));
     }
 }

@@ -10,8 +10,9 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::store::{
-    CallCount, Error, ItemHead, ItemNumber, RunLock, RunMetadata, RunNumber, RunState, RunTotals, Session,
-    Sqlite, StoreFuture, StoredItem, StoredRun,
+    CallCount, Document, DocumentKind, Error, ExpectedVersion, ItemHead, ItemNumber, RunFilter, RunLock,
+    RunMetadata, RunNumber, RunState, RunTotals, ScopeSpendingRow, Session, SpendingRow, Sqlite, StoreFuture,
+    StoredItem, StoredRun,
 };
 use crate::telemetry::{Samples, text_of};
 use crate::types::{Day, Fingerprint, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
@@ -156,6 +157,84 @@ impl Store for Gated {
         spent: &'a BTreeMap<ProviderName, Spend>,
     ) -> StoreFuture<'a, ()> {
         self.inner.add_spend(run, scope, day, spent)
+    }
+    fn runs_page<'a>(&'a self, filter: &'a RunFilter) -> StoreFuture<'a, Vec<StoredRun>> {
+        self.inner.runs_page(filter)
+    }
+    fn unfinished_runs<'a>(&'a self, identity_prefix: &'a str) -> StoreFuture<'a, Vec<StoredRun>> {
+        self.inner.unfinished_runs(identity_prefix)
+    }
+    fn spending(&self, from: Day, to: Day) -> StoreFuture<'_, Vec<SpendingRow>> {
+        self.inner.spending(from, to)
+    }
+    fn scope_spending(&self, from: Day, to: Day) -> StoreFuture<'_, Vec<ScopeSpendingRow>> {
+        self.inner.scope_spending(from, to)
+    }
+    fn check_writable(&self) -> StoreFuture<'_, ()> {
+        self.inner.check_writable()
+    }
+    fn put_document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        value: &'a Value,
+        by: &'a str,
+        expires_at: Option<i64>,
+        expected: ExpectedVersion,
+    ) -> StoreFuture<'a, Document> {
+        self.inner.put_document(kind, name, value, by, expires_at, expected)
+    }
+    fn replace_document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        value: &'a Value,
+        by: &'a str,
+        expires_at: Option<i64>,
+        expected: ExpectedVersion,
+    ) -> StoreFuture<'a, Document> {
+        self.inner.replace_document(kind, name, value, by, expires_at, expected)
+    }
+    fn document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        now: i64,
+    ) -> StoreFuture<'a, Option<Document>> {
+        self.inner.document(kind, name, now)
+    }
+    fn document_version<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        version: i64,
+    ) -> StoreFuture<'a, Option<Document>> {
+        self.inner.document_version(kind, name, version)
+    }
+    fn document_versions<'a>(&'a self, kind: DocumentKind, name: &'a str) -> StoreFuture<'a, Vec<Document>> {
+        self.inner.document_versions(kind, name)
+    }
+    fn documents<'a>(
+        &'a self,
+        kind: DocumentKind,
+        after: Option<&'a str>,
+        max: u32,
+    ) -> StoreFuture<'a, Vec<Document>> {
+        self.inner.documents(kind, after, max)
+    }
+    fn delete_document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        by: &'a str,
+    ) -> StoreFuture<'a, bool> {
+        self.inner.delete_document(kind, name, by)
+    }
+    fn remove_document<'a>(&'a self, kind: DocumentKind, name: &'a str) -> StoreFuture<'a, bool> {
+        self.inner.remove_document(kind, name)
+    }
+    fn remove_expired(&self, kind: DocumentKind, now: i64) -> StoreFuture<'_, u64> {
+        self.inner.remove_expired(kind, now)
     }
 }
 

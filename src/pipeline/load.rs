@@ -61,6 +61,32 @@ impl Pipeline {
         defaults: &Defaults,
         routes: &[RouteName],
     ) -> Result<Self, Diagnostics> {
+        Self::parse_with((file, text), directory, defaults, routes, SchemaFiles::Read)
+    }
+
+    /// Loads a pipeline from a text of which the author may not choose files: a schema that is the path of a file is an
+    /// error. `directory` is the only one from which items may attach files, besides the configured ones.
+    ///
+    /// # Errors
+    /// All errors of the pipeline.
+    #[doc(hidden)]
+    pub fn parse_isolated(
+        file: &str,
+        text: &str,
+        directory: &Path,
+        defaults: &Defaults,
+        routes: &[RouteName],
+    ) -> Result<Self, Diagnostics> {
+        Self::parse_with((file, text), directory, defaults, routes, SchemaFiles::Refuse)
+    }
+
+    fn parse_with(
+        (file, text): (&str, &str),
+        directory: &Path,
+        defaults: &Defaults,
+        routes: &[RouteName],
+        schema_files: SchemaFiles,
+    ) -> Result<Self, Diagnostics> {
         let document = Document::parse(file, text).map_err(|mut diagnostics| {
             diagnostics.redact(&guess_secrets(text));
             diagnostics
@@ -78,6 +104,7 @@ impl Pipeline {
                 routes,
                 config_defaults: defaults,
                 item_is_text,
+                schema_files,
                 protected: ProtectedFiles::default(),
             };
             loader.pipeline(raw, Templates::new())
@@ -89,6 +116,13 @@ impl Pipeline {
     }
 }
 
+/// Whether a pipeline may have schemas in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SchemaFiles {
+    Read,
+    Refuse,
+}
+
 /// Loads one pipeline and collects its errors.
 struct Loader<'d> {
     diagnostics: SourceDiagnostics<'d>,
@@ -97,6 +131,7 @@ struct Loader<'d> {
     config_defaults: &'d Defaults,
     /// Whether all fields of an item are texts, as in CSV.
     item_is_text: bool,
+    schema_files: SchemaFiles,
     /// The schema files of the pipeline.
     protected: ProtectedFiles,
 }
@@ -256,6 +291,10 @@ impl Loader<'_> {
     fn schema(&mut self, path: &[&str], schema: toml::Value) -> Option<Schema> {
         let json = match schema {
             toml::Value::Table(_) => Ok(json_from_toml(schema)),
+            toml::Value::String(_) if self.schema_files == SchemaFiles::Refuse => {
+                Err("this pipeline is not a file and may not read one: write the schema as a table"
+                    .to_owned())
+            }
             toml::Value::String(file) => {
                 let file = self.directory.join(file);
                 self.protected.add(FileUse::Pipeline, &file);

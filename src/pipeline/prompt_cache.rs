@@ -1,11 +1,11 @@
 //! The setting `prompt_cache`: whether providers cache the beginning that the requests of a step share.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::types::CacheTtl;
 
 /// Whether providers cache the beginning that the requests of a step share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PromptCache {

@@ -115,6 +115,7 @@ impl AdmissionBench {
             budget: None,
             scope_budget: None,
             memory: crate::guard::HeldMemory::default(),
+            trace: crate::telemetry::CallTrace::default(),
             deadline: now + Duration::from_hours(24),
         };
         let (responder, receiver) = Responder::channel();

@@ -9,6 +9,7 @@ use tokio::sync::SetOnce;
 use tokio::time::Instant;
 
 use crate::guard::{HeldMemory, SharedBudget};
+use crate::telemetry::CallTrace;
 use crate::types::{
     Completion, Failure, KeyLabel, ModelName, NanoUsd, Priority, Prompt, RequestContext, Savings, TargetName,
 };
@@ -49,6 +50,8 @@ pub struct Call {
     pub memory: HeldMemory,
     /// Where the answer is streamed to; `None` if only the whole answer counts.
     pub stream: Option<AnswerWriter>,
+    /// Its place in the trace of the request.
+    pub trace: CallTrace,
     /// The time after which the answer is useless.
     pub deadline: Instant,
 }
@@ -262,6 +265,9 @@ pub enum Rejection {
     /// The actor is restarting and will be back soon.
     #[error("its actor is restarting")]
     ActorRestarting,
+    /// An operator or a reload has taken the target out of service.
+    #[error("{0}")]
+    OutOfService(Failure),
     /// The actor has been down for a long time, or its restarts are exhausted.
     #[error("{0}")]
     ActorDown(Failure),

@@ -14,6 +14,9 @@ use super::keys::key_source::KeySource;
 const SECRET_NAME_SUBSTRINGS: [&str; 9] =
     ["key", "secret", "token", "pass", "auth", "credential", "bearer", "cookie", "headers"];
 
+/// The longest text that is taken for a misspelled mode of `[serve] tokens`.
+const MAX_TOKEN_MODE_BYTES: usize = 12;
+
 /// Words in the names of secrets. They are too short to be used as substrings.
 const SECRET_NAME_WORDS: [&str; 2] = ["pw", "pwd"];
 
@@ -88,6 +91,8 @@ fn may_be_secret(text: &TomlString) -> bool {
         ["provider", _, "base_url"] => has_credentials(&text.value) || text.value.contains(['?', '#']),
         ["provider", _, "headers", ..] => true,
         ["provider", _, rest @ ..] => rest.iter().any(|key| names_secret(key)),
+        // A mode. A token that is written in its place is longer.
+        ["serve", "tokens"] => text.value.len() > MAX_TOKEN_MODE_BYTES,
         ["route" | "retry" | "defaults" | "simulator" | "run", ..] => false,
         anywhere => anywhere.iter().any(|key| names_secret(key)),
     };

@@ -55,6 +55,8 @@ pub struct Settings {
     pub embedding_inputs: Option<NonZeroU32>,
     /// Maximum number of queued calls.
     pub queue: NonZeroUsize,
+    /// Whether calls carry the trace context of their caller, as the header `traceparent`.
+    pub traceparent: bool,
     /// How long a model may send nothing before it counts as unresponsive. Not a configuration key.
     pub unresponsive_after: UnresponsiveTimeouts,
     /// Its models, in the order of the configuration file.
@@ -148,6 +150,7 @@ impl Default for Settings {
             max_concurrency: None,
             embedding_inputs: None,
             queue: const { NonZeroUsize::new(10_000).unwrap() },
+            traceparent: false,
             unresponsive_after: UnresponsiveTimeouts::default(),
             models: IndexMap::new(),
         }
@@ -224,6 +227,7 @@ struct RawSettings {
     #[serde(deserialize_with = "some_count")]
     embedding_inputs: Option<NonZeroU32>,
     queue: NonZeroUsize,
+    traceparent: bool,
     models: IndexMap<ModelName, Model>,
 }
 
@@ -248,6 +252,7 @@ impl Default for RawSettings {
             max_concurrency,
             embedding_inputs,
             queue,
+            traceparent,
             models,
             ..
         } = default;
@@ -282,6 +287,7 @@ impl Default for RawSettings {
             max_concurrency,
             embedding_inputs,
             queue,
+            traceparent,
             models,
         }
     }
@@ -306,6 +312,7 @@ impl From<RawSettings> for Settings {
             max_concurrency,
             embedding_inputs,
             queue,
+            traceparent,
             models,
             ..
         } = raw;
@@ -348,6 +355,7 @@ impl From<RawSettings> for Settings {
             max_concurrency,
             embedding_inputs,
             queue,
+            traceparent,
             unresponsive_after: UnresponsiveTimeouts::default(),
             models,
         }
@@ -428,6 +436,7 @@ mod tests {
             max_concurrency = 24
             embedding_inputs = 32
             queue = 7
+            traceparent = true
             models.b.name = "x"
             models.a.name = "y"
             "#,
@@ -454,6 +463,7 @@ mod tests {
         assert_eq!(settings.max_concurrency, NonZeroU32::new(24));
         assert_eq!(settings.embedding_inputs, NonZeroU32::new(32));
         assert_eq!(settings.queue.get(), 7);
+        assert!(settings.traceparent);
         let models: Vec<_> = settings.models.keys().map(ModelName::as_str).collect();
         assert_eq!(models, ["b", "a"]);
     }

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actix::{Message, SpawnHandle};
-use http::HeaderMap;
+use arc_swap::ArcSwap;
+use http::{HeaderMap, Uri};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -36,9 +37,11 @@ use super::health::first_attempts::FirstAttempts;
 use super::health::header_latency::HeaderLatency;
 use super::health::outage::Outage;
 use super::health::snapshot::{KeyCooldown, Snapshot, TargetSnapshot};
+use super::health::utilization::limit_snapshots;
 use super::keys::key::KeyId;
 use super::keys::key_set::{KeyFault, Keys};
 use super::keys::key_source::Key;
+use super::out_of_service::OutOfService;
 use super::settings::Settings;
 use super::target::{ConcurrencyChange, Target};
 
@@ -65,8 +68,11 @@ pub struct State {
     name: ProviderName,
     is_simulated: bool,
     base_url: String,
-    settings: Settings,
-    pub(super) clients: ClientPool,
+    /// Replaced by a reload. A call that has begun keeps those with which it began.
+    settings: ArcSwap<Settings>,
+    clients: ArcSwap<ClientPool>,
+    /// The state that has taken its place.
+    successor: OnceLock<Arc<State>>,
     slot: Slot<Provider>,
     pub(super) inbox: Inbox,
     pub(super) header_latency: HeaderLatency,
@@ -118,8 +124,9 @@ impl State {
             name,
             is_simulated,
             base_url,
-            settings,
-            clients,
+            settings: ArcSwap::from_pointee(settings),
+            clients: ArcSwap::from_pointee(clients),
+            successor: OnceLock::new(),
             slot,
             inbox,
             header_latency: HeaderLatency::default(),
@@ -146,24 +153,56 @@ impl State {
 
     /// Returns how much one joined request for embeddings may contain; `None` if its format has no embeddings.
     pub fn embedding_limits(&self) -> Option<EmbeddingLimits> {
-        self.settings.embedding_limits(Some(&self.base_url))
+        self.settings().embedding_limits(Some(&self.base_url))
     }
 
     /// Returns how many tokens the beginning of a prompt needs to be cached for this model; `None` if it is unknown.
     pub fn min_cached(&self, model: &ModelName) -> Option<u64> {
-        Some(self.settings.models.get(model)?.min_cached(self.settings.format))
+        let settings = self.settings();
+        Some(settings.models.get(model)?.min_cached(settings.format))
     }
 
-    pub(super) fn settings(&self) -> &Settings {
-        &self.settings
+    /// Returns whether its calls carry the trace of their request.
+    pub fn sends_traceparent(&self) -> bool {
+        self.settings.load().traceparent
+    }
+
+    /// Returns the settings in use.
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    /// Replaces the settings from the next call on.
+    pub(super) fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// Returns the HTTP clients in use.
+    pub(super) fn clients(&self) -> Arc<ClientPool> {
+        self.clients.load_full()
+    }
+
+    /// Replaces the HTTP clients from the next call on.
+    pub(super) fn set_clients(&self, clients: Arc<ClientPool>) {
+        self.clients.store(clients);
+    }
+
+    /// Returns the state that has taken its place, if one has.
+    pub(super) fn successor(&self) -> Option<&Arc<Self>> {
+        self.successor.get()
+    }
+
+    /// Sets the state that takes its place. Only the first one counts.
+    pub(super) fn set_successor(&self, successor: Arc<Self>) {
+        drop(self.successor.set(successor));
     }
 
     pub(super) fn base_url(&self) -> &str {
         &self.base_url
     }
 
-    pub(super) fn runtime(&self) -> &Handle {
-        self.clients.runtime()
+    pub(super) fn runtime(&self) -> Handle {
+        self.clients.load().runtime().clone()
     }
 
     /// Applies the response headers of a call; other calls may become ready.
@@ -316,7 +355,11 @@ impl State {
 
     /// Returns why `model` cannot answer any request within `max_wait`; `None` if it may.
     pub fn outage(&self, model: &ModelName, max_wait: Duration, now: Instant) -> Option<Outage> {
-        self.lock().outage(model, max_wait, now)
+        match self.successor() {
+            // A request that began before the change continues there.
+            Some(successor) => successor.outage(model, max_wait, now),
+            None => self.lock().outage(model, max_wait, now),
+        }
     }
 
     /// Returns whether `model` is unresponsive, its probe is due, and no queued call could be that probe.
@@ -357,6 +400,10 @@ impl State {
 
     pub(super) fn health(&self, now: Instant) -> HealthChanged {
         let scheduler = self.lock();
+        if scheduler.out_of_service.is_some_and(OutOfService::is_final) {
+            // The targets of its successor may have the same names.
+            return HealthChanged { targets: Vec::new() };
+        }
         let health = scheduler.health(now).into_iter();
         let target = |model| TargetName { provider: self.name.clone(), model };
         HealthChanged { targets: health.map(|(model, health)| (target(model), health)).collect() }
@@ -364,7 +411,9 @@ impl State {
 
     /// Returns the current state for display.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
-        self.snapshot_of(&self.lock(), now)
+        let mut snapshot = self.snapshot_of(&self.lock(), now);
+        snapshot.targets.retain(|target| !target.retired || target.in_flight + target.queued > 0);
+        snapshot
     }
 
     /// The same with the lock of the scheduler held.
@@ -374,6 +423,10 @@ impl State {
         let targets = scheduler.targets.iter().map(|(model, target)| TargetSnapshot {
             model: model.clone(),
             breaker: scheduler.breaker_state(model, now).unwrap_or(BreakerState::Closed),
+            forced_open: target.is_forced_open,
+            retired: target.is_retired,
+            throttled: target.metrics.throttled(),
+            limits: limit_snapshots(&target.recent_usage, &target.limits, now),
             in_flight: target.concurrency.in_flight(),
             concurrency: target.concurrency.effective_limit(target.is_rate_limited(&scheduler.limits)),
             queued: waiting.get(model).copied().unwrap_or(0),
@@ -384,6 +437,10 @@ impl State {
         Snapshot {
             provider: self.name.clone(),
             simulated: self.is_simulated,
+            format: self.settings.load().format,
+            base_host: host_of(&self.base_url),
+            out_of_service: scheduler.out_of_service,
+            draining: scheduler.out_of_service.is_some(),
             up: self.is_up(),
             in_flight: scheduler.in_flight,
             concurrency: scheduler.concurrency(),
@@ -391,11 +448,13 @@ impl State {
             capacity: scheduler.capacity(Duration::MAX, now),
             calls: scheduler.calls_sent,
             throttled: scheduler.throttled,
+            limits: limit_snapshots(&scheduler.recent_usage, &scheduler.limits, now),
             limit: scheduler.limit_utilization(now),
             held_for: scheduler.longest_hold(now),
             retry_budget_wait: scheduler.retry_budget.wait(now),
             targets: targets.collect(),
             keys_in_cooldown: scheduler.keys.cooling_down(now).map(key_cooldown).collect(),
+            keys: scheduler.keys.snapshots(now),
         }
     }
 
@@ -422,6 +481,12 @@ impl State {
     pub(super) fn lock(&self) -> MutexGuard<'_, Scheduler> {
         self.scheduler.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the host and the port of an address. An address contains no password.
+fn host_of(base_url: &str) -> String {
+    let authority = base_url.parse::<Uri>().ok().and_then(|uri| uri.authority().map(ToString::to_string));
+    authority.unwrap_or_default()
 }
 
 fn key_cooldown((key, failure): (&KeyLabel, &Failure)) -> KeyCooldown {

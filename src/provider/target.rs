@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::guard::{
-    Breaker, BreakerToken, ConcurrencyLimit, HeaderScope, RateLimiter, RateLimits, ReductionCause, SentCall,
-    TokenCost, TokenLimits, TripReason,
+    Breaker, BreakerToken, ConcurrencyLimit, ConcurrencySettings, HeaderScope, RateLimiter, RateLimits,
+    ReductionCause, SentCall, TokenCost, TokenLimits, TripReason,
 };
 use crate::types::{AttemptCounts, Class, Completion, Failure, Price, StepName};
 use crate::wire::{StreamSupport, UnsupportedParameters};
@@ -51,6 +51,10 @@ pub(super) struct Target {
     pub(super) limits: RateLimiter,
     /// Whether rate-limit headers describe its own limits rather than the account's.
     pub(super) has_own_limits: bool,
+    /// Whether an operator has opened its breaker, until it is closed by hand.
+    pub(super) is_forced_open: bool,
+    /// Whether it is no longer configured, and only its last calls end.
+    pub(super) is_retired: bool,
     /// Until when its own limits admit no call.
     pub(super) blocked_until: Option<Instant>,
     /// Until when no further call is sent after a failure, unless a call is answered before.
@@ -122,18 +126,39 @@ pub(super) enum ConcurrencyChange {
     Restored(usize),
 }
 
-impl Target {
-    pub(super) fn new(settings: &Settings, model: &Model, now: Instant) -> Self {
+/// The limits of a target by the settings of its provider and its model.
+struct TargetLimits {
+    rates: RateLimits,
+    concurrency: ConcurrencySettings,
+    /// The lower of its own limits and those of the account.
+    narrowest: RateLimits,
+    has_own: bool,
+}
+
+impl TargetLimits {
+    fn of(settings: &Settings, model: &Model) -> Self {
         let own = model.limits.as_ref();
         let rates = own.map(super::Limits::rates).unwrap_or_default();
         let rates = RateLimits { burst: own.map_or(settings.limits.burst, |own| own.burst), ..rates };
-        let concurrency = own.map_or(settings.limits.concurrency, |own| own.concurrency);
-        let narrowest = settings.limits.rates().narrowed(&rates);
+        Self {
+            rates,
+            concurrency: own.map_or(settings.limits.concurrency, |own| own.concurrency),
+            narrowest: settings.limits.rates().narrowed(&rates),
+            has_own: own.is_some() || settings.models.len() > 1,
+        }
+    }
+}
+
+impl Target {
+    pub(super) fn new(settings: &Settings, model: &Model, now: Instant) -> Self {
+        let TargetLimits { rates, concurrency, narrowest, has_own } = TargetLimits::of(settings, model);
         Self {
             breaker: Breaker::new(settings.breaker.clone()),
             concurrency: ConcurrencyLimit::new(concurrency),
             limits: RateLimiter::new(&rates, now),
-            has_own_limits: own.is_some() || settings.models.len() > 1,
+            has_own_limits: has_own,
+            is_forced_open: false,
+            is_retired: false,
             blocked_until: None,
             failure_hold_until: None,
             reservations: Reservations::new(settings.output_reservation, narrowest),
@@ -166,6 +191,34 @@ impl Target {
             latest_accepted_sent_at: None,
             is_reduction_reported: false,
             cancelled_without_response: 0,
+        }
+    }
+
+    /// Applies changed settings. What was learned and what is in use stays. `is_other_model` is whether its name at the
+    /// provider has changed, so that what was found about the former model does not apply.
+    pub(super) fn reconfigure(
+        &mut self,
+        settings: &Settings,
+        model: &Model,
+        is_other_model: bool,
+        now: Instant,
+    ) {
+        let TargetLimits { rates, concurrency, narrowest, has_own } = TargetLimits::of(settings, model);
+        self.breaker.set_settings(settings.breaker.clone());
+        self.concurrency.set_bounds(concurrency);
+        self.limits.set_limits(&rates, now);
+        self.has_own_limits = has_own;
+        self.blocked_until = None;
+        self.reservations.set(settings.output_reservation, narrowest);
+        self.price = model.price;
+        self.unresponsive_after = settings.unresponsive_after;
+        self.stream = if self.sends_embeddings { StreamSupport::Never } else { settings.dialect.stream };
+        self.is_retired = false;
+        if is_other_model {
+            self.unsupported_parameters = UnsupportedParameters::default();
+            self.not_found = RefusalTracker::default();
+            self.has_answered = false;
+            self.breaker.force_close();
         }
     }
 

@@ -21,12 +21,15 @@ use super::hedge::HedgeLimiter;
 use super::policy::TargetSelector;
 use super::request::{Request, STOPPING_MESSAGE};
 use super::settings::RetrySettings;
+use super::shared_routes::{RouteTable, SharedRoutes};
 use super::target::{RouteHandle, TargetHandle};
 
 /// The router.
 #[derive(Debug)]
 pub struct Router {
     setup: Arc<Setup>,
+    /// The routes that `selectors` belong to.
+    table: Arc<RouteTable>,
     selectors: HashMap<RouteName, TargetSelector>,
     health: HashMap<TargetName, TargetHealth>,
     stopping: bool,
@@ -35,10 +38,7 @@ pub struct Router {
 /// What the router is created from, also after a panic.
 #[derive(Debug)]
 struct Setup {
-    routes: HashMap<RouteName, RouteHandle>,
-    /// Configured routes without a usable target, with the reason.
-    disabled_routes: HashMap<RouteName, String>,
-    retry: RetrySettings,
+    routes: SharedRoutes,
     hedges: Arc<HedgeLimiter>,
     /// Whether a stop is final and not a restart.
     draining: Arc<AtomicBool>,
@@ -53,19 +53,16 @@ impl Router {
         retry: RetrySettings,
         draining: Arc<AtomicBool>,
     ) -> Self {
-        let hedges = Arc::new(HedgeLimiter::new(retry.hedge_ratio, draining.clone()));
-        let shutdown_tx = watch::Sender::new(());
-        let disabled_routes = HashMap::new();
-        Self::from_setup(Arc::new(Setup { routes, disabled_routes, retry, hedges, draining, shutdown_tx }))
+        Self::with_shared_routes(SharedRoutes::new(RouteTable::new(routes, retry)), draining)
     }
 
-    /// Sets the routes that are configured and have no usable target, with the reason.
-    #[must_use]
-    pub fn with_disabled_routes(self, disabled_routes: HashMap<RouteName, String>) -> Self {
-        match Arc::try_unwrap(self.setup) {
-            Ok(setup) => Self::from_setup(Arc::new(Setup { disabled_routes, ..setup })),
-            Err(setup) => Self::from_setup(setup),
-        }
+    /// Creates a router over routes that may be replaced at any time. Once `draining` is set, a stop waits for all
+    /// executions.
+    pub fn with_shared_routes(routes: SharedRoutes, draining: Arc<AtomicBool>) -> Self {
+        let ratio = routes.load().retry.hedge_ratio;
+        let hedges = Arc::new(HedgeLimiter::new(ratio, draining.clone()));
+        let shutdown_tx = watch::Sender::new(());
+        Self::from_setup(Arc::new(Setup { routes, hedges, draining, shutdown_tx }))
     }
 
     /// Creates the next incarnation, for the case that this one is terminated. Executions of both may run at the
@@ -75,25 +72,42 @@ impl Router {
     }
 
     fn from_setup(setup: Arc<Setup>) -> Self {
-        let new_selector = |route: &RouteHandle| {
-            let weights = route.targets.iter().map(|target| target.weight).collect();
-            TargetSelector::new(route.policy, weights)
-        };
+        let table = setup.routes.load();
         let selectors =
-            setup.routes.iter().map(|(name, route)| (name.clone(), new_selector(route))).collect();
-        Self { setup, selectors, health: HashMap::new(), stopping: false }
+            table.routes.iter().map(|(name, route)| (name.clone(), new_selector(route))).collect();
+        Self { setup, table, selectors, health: HashMap::new(), stopping: false }
+    }
+
+    /// Changes to the routes in use, if they were replaced. A route with the same targets continues its order.
+    fn follow_routes(&mut self) {
+        let table = self.setup.routes.load();
+        if Arc::ptr_eq(&table, &self.table) {
+            return;
+        }
+        let former = std::mem::replace(&mut self.table, table);
+        let mut selectors = std::mem::take(&mut self.selectors);
+        for (name, route) in &self.table.routes {
+            let is_same = former.routes.get(name).is_some_and(|former| former.orders_like(route));
+            let kept = selectors.remove(name).filter(|_| is_same);
+            self.selectors.insert(name.clone(), kept.unwrap_or_else(|| new_selector(route)));
+        }
+        self.setup.hedges.set_ratio(self.table.retry.hedge_ratio);
+        let is_used = |name: &TargetName| {
+            self.table.routes.values().any(|route| route.targets.iter().any(|target| target.name == *name))
+        };
+        self.health.retain(|name, _| is_used(name));
     }
 
     /// Returns the targets of a route in the order in which they should be tried, and its retry settings.
     fn ordered_targets(&mut self, route: &RouteName) -> Option<(Vec<TargetHandle>, RetrySettings)> {
         let selector = self.selectors.get_mut(route)?;
-        let route = self.setup.routes.get(route)?;
+        let route = self.table.routes.get(route)?;
         let targets = &route.targets;
         let health_of =
             |target: &TargetHandle| self.health.get(&target.name).copied().unwrap_or(TargetHealth::Healthy);
         let health: Vec<TargetHealth> = targets.iter().map(health_of).collect();
         let ordered = selector.order(&health).into_iter().map(|index| targets[index].clone());
-        Some((ordered.collect(), route.retry_settings(&self.setup.retry)))
+        Some((ordered.collect(), route.retry_settings(&self.table.retry)))
     }
 
     /// Starts the execution of a request, unless the router is stopping or the route does not exist.
@@ -101,26 +115,22 @@ impl Router {
         if self.stopping {
             return Err(Failure::new(Class::Cancelled, STOPPING_MESSAGE));
         }
+        self.follow_routes();
         let Some((targets, retry)) = self.ordered_targets(&request.route) else {
-            return Err(self.setup.no_route(&request.route));
+            // A run begins only with usable routes, so a reload has removed this one.
+            let is_of_run = request.context.step.is_some();
+            let table = &self.table;
+            let route = &request.route;
+            return Err(if is_of_run { table.removed_route(route) } else { table.no_route(route) });
         };
         let shutdown_rx = self.setup.shutdown_tx.subscribe();
         Ok(Execution::start(request, targets, retry, (&self.setup.hedges, shutdown_rx)))
     }
 }
 
-impl Setup {
-    fn no_route(&self, route: &RouteName) -> Failure {
-        let message = match self.disabled_routes.get(route) {
-            Some(reason) => reason.clone(),
-            None => {
-                let mut known: Vec<&str> = self.routes.keys().map(RouteName::as_str).collect();
-                known.sort_unstable();
-                format!("there is no route `{route}`; known routes: {}", known.join(", "))
-            }
-        };
-        Failure::new(Class::ApiError, message)
-    }
+fn new_selector(route: &RouteHandle) -> TargetSelector {
+    let weights = route.targets.iter().map(|target| target.weight).collect();
+    TargetSelector::new(route.policy, weights)
 }
 
 /// Starts a request whose caller completes the execution itself, which needs no task and no wake-up.

@@ -35,10 +35,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::provider::{AnswerStream, CallReceiver};
 use crate::supervisor::{Responder as ReplyTo, Slot};
-use crate::types::{Class, Failure, RequestError, Response, ScopeNameError};
+use crate::types::{
+    Attempt, AttemptLog, Cause, Class, FailedAttempt, Failure, RequestError, Response, ScopeNameError,
+};
 
 use super::actor::{Router, StartRequest};
-use super::execution::{Execution, FirstCallEnd};
+use super::execution::{Execution, FirstCallEnd, RequestResult};
 use super::pending_call;
 use super::provider_time::TimedResult;
 use super::request::{Request, STOPPED_MESSAGE, STOPPING_MESSAGE};
@@ -49,6 +51,9 @@ use super::stop_signal::wait_for_stop;
 /// Maximum number of times that a request is sent if it is lost in the router or in transit. A request that is
 /// lost twice probably causes the panic.
 const MAX_SENDS: u32 = 2;
+
+/// Maximum number of times that a request gets a new plan because a reload has removed the targets of the last one.
+const MAX_NEW_PLANS: u32 = 2;
 
 /// Maximum time that a request waits for a router that is not running. A restart takes less.
 const MAX_WAIT_FOR_ROUTER: Duration = Duration::from_secs(2);
@@ -197,6 +202,8 @@ async fn complete_request(
     mut pending: Option<PendingRequest>,
 ) -> TimedResult {
     let mut losses = 0;
+    let mut plans = 0;
+    let mut earlier = EarlierPlans::default();
     while losses < MAX_SENDS {
         if pending.is_none() {
             pending = send_when_available(router, request).await;
@@ -205,13 +212,21 @@ async fn complete_request(
         // Caught here, so that the panic of one request does not end the task of its caller.
         let result = AssertUnwindSafe(sent.complete(router, request)).catch_unwind().await;
         match result.unwrap_or(Err(RequestLost)) {
+            // A reload has removed the targets of its plan. The routes in use may have others.
+            Ok(TimedResult { result: Err(error), .. })
+                if plans < MAX_NEW_PLANS && is_plan_outdated(request, &error) =>
+            {
+                plans += 1;
+                earlier.add(*error);
+            }
             Ok(TimedResult { result, provider_time }) => {
-                let result = match result {
+                let result = match earlier.join(result) {
                     Ok(response) => Ok(Response { resends: losses, ..response }),
                     Err(error) => Err(Box::new(RequestError { resends: losses, ..*error })),
                 };
-                // The waits before a loss are unknown.
-                return TimedResult { result, provider_time: provider_time.filter(|_| losses == 0) };
+                // The waits before a loss and of earlier plans are unknown.
+                let is_known = losses == 0 && plans == 0;
+                return TimedResult { result, provider_time: provider_time.filter(|_| is_known) };
             }
             // What the reader of a stream has begun to get must not be joined to another answer.
             Err(RequestLost) if request.stream.as_ref().is_some_and(AnswerStream::is_committed) => {
@@ -237,6 +252,48 @@ async fn complete_request(
     }
     let error = RequestError::from(failure.maybe_charged());
     TimedResult::unknown(Err(Box::new(RequestError { resends: losses, ..error })))
+}
+
+/// Returns whether a request has failed because the targets of its plan are out of service.
+fn is_plan_outdated(request: &Request, error: &RequestError) -> bool {
+    let is_committed = request.stream.as_ref().is_some_and(AnswerStream::is_committed);
+    // Otherwise the routes in use have no target for it.
+    let was_planned = !error.attempts.0.is_empty() || error.target.is_some();
+    error.failure.cause == Some(Cause::OutOfService) && was_planned && !is_committed
+}
+
+/// The attempts of the plans of a request before the last one.
+#[derive(Default)]
+struct EarlierPlans {
+    attempts: Vec<Attempt>,
+    failed: Vec<FailedAttempt>,
+}
+
+impl EarlierPlans {
+    fn add(&mut self, error: RequestError) {
+        self.attempts.extend(error.attempts.0);
+        self.failed.extend(error.failed_attempts);
+    }
+
+    /// Returns the result of the last plan with the attempts of all plans.
+    fn join(&mut self, result: RequestResult) -> RequestResult {
+        if self.attempts.is_empty() {
+            return result;
+        }
+        let mut attempts = AttemptLog(std::mem::take(&mut self.attempts));
+        match result {
+            Ok(mut response) => {
+                attempts.0.append(&mut response.attempts.0);
+                Ok(Response { attempts, ..response })
+            }
+            Err(mut error) => {
+                attempts.0.append(&mut error.attempts.0);
+                let mut failed_attempts = std::mem::take(&mut self.failed);
+                failed_attempts.append(&mut error.failed_attempts);
+                Err(Box::new(RequestError { attempts, failed_attempts, ..*error }))
+            }
+        }
+    }
 }
 
 impl PendingRequest {

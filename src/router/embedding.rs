@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::telemetry::TraceContext;
 use crate::types::{
     AttemptLog, EmbeddingOptions, NanoUsd, Priority, Prompt, Response, RouteName, ScopeName, TargetName,
     Usage,
@@ -47,6 +48,12 @@ impl EmbeddingRequest {
     #[must_use]
     pub fn with_scope(self, scope: impl Into<ScopeName>) -> Self {
         Self { request: self.request.with_scope(scope) }
+    }
+
+    /// Sets the trace of the caller, as [`Request::with_trace`] does. A joined call is in the trace of the first caller.
+    #[must_use]
+    pub fn with_trace(self, context: TraceContext) -> Self {
+        Self { request: self.request.with_trace(context) }
     }
 
     /// Sets the deadline, from now. One of more than 30 years is 30 years.
@@ -117,13 +124,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn every_setter_of_a_request_sets_its_field() {
+        let caller = TraceContext::random();
         let request = EmbeddingRequest::new("search", ["low tide", "high tide"])
+            .with_trace(caller.clone())
             .with_dimensions(256)
             .with_priority(Priority::Batch)
             .with_user("user-1")
             .with_scope("team-a")
             .with_deadline(Duration::from_secs(7));
-        let Request { prompt, route, priority, deadline, context, .. } = Request::from(request);
+        let Request { prompt, route, priority, deadline, context, trace, .. } = Request::from(request);
+        assert_eq!(trace.call(1, false).context.as_deref(), Some(&caller));
         assert_eq!(context.scope.as_str(), "team-a");
         let options = EmbeddingOptions::new(NonZeroU32::new(256));
         assert_eq!(*prompt, Prompt::embeddings(["low tide", "high tide"], options).with_user("user-1"));

@@ -46,7 +46,8 @@ use super::client::send_timed;
 use super::execution::RequestResult;
 use super::provider_time::TimedResult;
 use super::request::Request;
-use super::request_metrics::{RequestMetrics, RequestTimer, record_end};
+use super::request_metrics::{RequestMetrics, RequestTimer};
+use super::shared_routes::SharedRoutes;
 use budget_division::BudgetDivision;
 use division::{Division, DivisionKind, GroupEnd, division_of, failed_end};
 use join_queue::{Added, JoinQueue, JoinSize};
@@ -71,16 +72,18 @@ const MAX_UNSUSPICIOUS_TOKENS: u64 = 16_000;
 /// Joins the requests for embeddings of the callers that share it.
 #[derive(Debug)]
 pub struct EmbeddingBatcher {
-    routes: HashMap<RouteName, RouteLimits>,
+    routes: SharedRoutes,
+    learned: Mutex<HashMap<RouteName, RouteLimits>>,
     waiting: Mutex<JoinQueue<JoinKey, Member>>,
     metrics: Option<Arc<RequestMetrics>>,
 }
 
-/// How much a joined request to the targets of a route may contain.
+/// What was learned about how much a joined request to the targets of a route may contain.
 #[derive(Debug)]
 struct RouteLimits {
+    /// The limits of the vendors for which it was learned.
     of_vendors: EmbeddingLimits,
-    learned: Mutex<LearnedLimit>,
+    learned: LearnedLimit,
 }
 
 /// What the requests of a batch have in common.
@@ -118,17 +121,9 @@ struct SentPart {
 }
 
 impl EmbeddingBatcher {
-    /// Creates a batcher for routes with these targets. Requests along other routes are not joined.
-    pub fn new<'a>(
-        routes: impl IntoIterator<Item = (RouteName, Vec<&'a Arc<provider::State>>)>,
-    ) -> Arc<Self> {
-        let limits = |(name, targets): (RouteName, Vec<&Arc<provider::State>>)| {
-            let of_targets = targets.into_iter().filter_map(|provider| provider.embedding_limits());
-            let of_vendors = of_targets.reduce(EmbeddingLimits::min)?;
-            Some((name, RouteLimits { of_vendors, learned: Mutex::default() }))
-        };
-        let routes = routes.into_iter().filter_map(limits).collect();
-        Arc::new(Self { routes, waiting: Mutex::default(), metrics: None })
+    /// Creates a batcher for these routes, which may be replaced at any time. Requests along other routes are not joined.
+    pub fn new(routes: SharedRoutes) -> Arc<Self> {
+        Arc::new(Self { routes, learned: Mutex::default(), waiting: Mutex::default(), metrics: None })
     }
 
     /// Counts the requests of [`send`](Self::send) in `metrics`. It has no effect on a batcher that is shared.
@@ -140,9 +135,17 @@ impl EmbeddingBatcher {
         self
     }
 
-    /// Returns the most inputs of a joined request; 1 if no requests are joined.
-    pub fn max_inputs(&self) -> usize {
-        self.routes.values().map(|limits| limits.of_vendors.max_inputs).max().unwrap_or(1)
+    /// Returns the most inputs of a joined request along these routes; 1 if none are joined.
+    pub fn max_inputs<'a>(&self, routes: impl IntoIterator<Item = &'a RouteName>) -> usize {
+        let limits = routes.into_iter().filter_map(|route| self.limits_of_vendors(route));
+        limits.map(|limits| limits.max_inputs).max().unwrap_or(1)
+    }
+
+    /// Returns what each target of a route with embeddings accepts; `None` if none has embeddings.
+    fn limits_of_vendors(&self, route: &RouteName) -> Option<EmbeddingLimits> {
+        let table = self.routes.load();
+        let targets = table.targets(route).iter();
+        targets.filter_map(|target| target.provider.embedding_limits()).reduce(EmbeddingLimits::min)
     }
 
     /// Sends a request and returns its response. One for few embeddings is joined with others; the returned future must
@@ -151,11 +154,11 @@ impl EmbeddingBatcher {
     pub fn send(
         self: &Arc<Self>,
         router: &Slot<Router>,
-        request: Request,
+        mut request: Request,
     ) -> impl Future<Output = RequestResult> + use<> {
-        let timer = RequestTimer::start(self.metrics.as_ref());
+        let timer = RequestTimer::start(self.metrics.as_ref(), &mut request);
         let timed = self.send_timed(router, request);
-        async move { record_end(timer, timed.await) }
+        async move { timer.end(timed.await) }
     }
 
     /// Sends a request as [`send`](Self::send) does, without counting it.
@@ -207,15 +210,22 @@ impl EmbeddingBatcher {
     }
 
     fn limits(&self, route: &RouteName) -> Option<EmbeddingLimits> {
+        let of_vendors = self.limits_of_vendors(route)?;
         let learned = self.with_learned(route, |learned| learned.inputs(Instant::now()))?;
-        let of_vendors = self.routes.get(route)?.of_vendors;
         Some(of_vendors.min(EmbeddingLimits::new(learned, u64::MAX)))
     }
 
     /// Calls `access` with the learned limit of a route; `None` if requests along the route are not joined.
     fn with_learned<T>(&self, route: &RouteName, access: impl FnOnce(&mut LearnedLimit) -> T) -> Option<T> {
-        let limits = self.routes.get(route)?;
-        Some(access(&mut limits.learned.lock().unwrap_or_else(PoisonError::into_inner)))
+        let of_vendors = self.limits_of_vendors(route)?;
+        let mut routes = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || RouteLimits { of_vendors, learned: LearnedLimit::default() };
+        let limits = routes.entry(route.clone()).or_insert_with(new);
+        if limits.of_vendors != of_vendors {
+            // A reload has changed the targets.
+            *limits = new();
+        }
+        Some(access(&mut limits.learned))
     }
 
     fn lock(&self) -> MutexGuard<'_, JoinQueue<JoinKey, Member>> {

@@ -6,6 +6,7 @@
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -70,6 +71,8 @@ pub(super) struct Execution {
     /// The end of the time that the request may stay queued after the caller has stopped.
     stop_deadline: Option<Instant>,
     provider_clock: ProviderClock,
+    /// The number of calls that were submitted.
+    built_calls: AtomicU64,
 }
 
 /// A first call that the router is to submit, with the state of its provider.
@@ -104,7 +107,7 @@ impl Execution {
     /// the providers, so that no other thread is woken up. The caller awaits that call and passes its end on. No
     /// call is returned if there is none yet, or if it may be hedged: the execution then awaits it itself.
     pub(super) fn start(
-        request: Request,
+        mut request: Request,
         targets: Vec<TargetHandle>,
         retry: RetrySettings,
         (hedges, shutdown_rx): (&Arc<HedgeLimiter>, watch::Receiver<()>),
@@ -124,6 +127,9 @@ impl Execution {
         if let Some(live_log) = &request.live_log {
             live_log.clear();
         }
+        if targets.iter().any(|target| target.provider.sends_traceparent()) {
+            request.trace.ensure_context();
+        }
         let mut execution = Self {
             request,
             targets,
@@ -139,6 +145,7 @@ impl Execution {
             failed_attempts: Vec::new(),
             stop_deadline: None,
             provider_clock: ProviderClock::default(),
+            built_calls: AtomicU64::new(0),
         };
         // Any other action (there is no target, the deadline has passed) is returned again by the next query.
         let NextAction::Call(target) = execution.plan.next(Instant::now(), 0.0) else {
@@ -346,7 +353,8 @@ impl Execution {
         let now = Instant::now();
         let only_option_now =
             self.plan.is_only_option_now(target, now, |other| self.targets[other].is_healthy(now));
-        let call = self.build_call(target, only_option_now, self.plan.is_only_option(target));
+        let only_option = self.plan.is_only_option(target);
+        let call = self.build_call(target, false, only_option_now, only_option);
         self.add_to_live_log(target, false, &call);
         call
     }
@@ -357,7 +365,8 @@ impl Execution {
         }
     }
 
-    fn build_call(&self, target: usize, only_option_now: bool, only_option: bool) -> Call {
+    fn build_call(&self, target: usize, is_hedge: bool, only_option_now: bool, only_option: bool) -> Call {
+        let number = self.built_calls.fetch_add(1, Relaxed) + 1;
         let has_failed = self.request.context.has_failed || !self.failed_attempts.is_empty();
         let name = &self.targets[target].name;
         Call {
@@ -371,9 +380,10 @@ impl Execution {
             excluded_keys: self.refused_keys_of(target),
             dispatch_signal: Some(Arc::new(DispatchSignal::new())),
             budget: self.request.budget.clone(),
-            scope_budget: self.request.scope_limits.as_ref().and_then(|scope| scope.budget().cloned()),
+            scope_budget: self.request.scope_limits.as_ref().and_then(|scope| scope.budget()),
             memory: self.request.memory.clone(),
             stream: self.request.stream.as_ref().and_then(|stream| stream.writer(name.clone())),
+            trace: self.request.trace.call(number, is_hedge),
             deadline: self.request.deadline,
         }
     }

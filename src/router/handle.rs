@@ -28,9 +28,10 @@ use super::embedding_batch::EmbeddingBatcher;
 use super::pending_requests::{PendingPermit, PendingRequests};
 use super::provider_time::TimedResult;
 use super::request::{Request, StreamMode};
-use super::request_metrics::{RequestMetrics, RequestTimer, record_end};
+use super::request_metrics::{RequestMetrics, RequestTimer};
 use super::response_stream::ResponseStream;
 use super::scope::Scopes;
+use super::shared_routes::SharedRoutes;
 use super::stop_signal::wait_for_stop;
 
 /// Maximum number of pending requests of all clones of a handle together. If several scopes want more, a tenth is added.
@@ -49,7 +50,7 @@ const MAX_PENDING_REQUESTS: usize = 4096;
 /// [required format](crate::types::ResponseFormat) and ask again.
 ///
 /// ```
-/// # #[cfg(feature = "server")]
+/// # #[cfg(feature = "simulator")]
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use pointsman::{Config, Pointsman, Request};
 ///
@@ -63,7 +64,7 @@ const MAX_PENDING_REQUESTS: usize = 4096;
 ///     Ok(())
 /// })
 /// # }
-/// # #[cfg(not(feature = "server"))]
+/// # #[cfg(not(feature = "simulator"))]
 /// # fn main() {}
 /// ```
 #[derive(Clone)]
@@ -109,7 +110,7 @@ impl RouterHandle {
         arbiter: ArbiterHandle,
     ) -> Self {
         let pending = PendingRequests::new(MAX_PENDING_REQUESTS);
-        let embeddings = EmbeddingBatcher::new([]);
+        let embeddings = EmbeddingBatcher::new(SharedRoutes::default());
         let scopes = Arc::default();
         let completions = CompletionInterval::new(Instant::now());
         let sender = Sender {
@@ -183,14 +184,14 @@ impl RouterHandle {
 
     async fn send_or(
         &self,
-        request: Request,
+        mut request: Request,
         wait_for_scope: WaitBound,
         when_full: WhenFull,
     ) -> Result<Response, Box<RequestError>> {
         let sender = &self.sender;
-        let timer = sender.start_timer();
+        let timer = sender.start_timer(&mut request);
         if sender.is_stopped() {
-            return record_end(timer, TimedResult::from_failure(stopped()));
+            return timer.end(TimedResult::from_failure(stopped()));
         }
         let request = sender.with_scope_limits(request);
         // The request runs on the router's runtime, because the caller's may have no timers or poll seldom. The
@@ -205,7 +206,7 @@ impl RouterHandle {
         }
         let timed = task.join_next().await.and_then(Result::ok);
         let lost = || TimedResult::unknown(Err(Box::new(stopped().maybe_charged().into())));
-        record_end(timer, sender.after_stop(timed.unwrap_or_else(lost)))
+        timer.end(sender.after_stop(timed.unwrap_or_else(lost)))
     }
 
     /// Sends a request for embeddings and returns its vectors, as [`send`](Self::send) does.
@@ -224,7 +225,7 @@ impl RouterHandle {
     /// [`send`](Self::send) does. Dropping the stream cancels the request.
     pub fn stream(&self, mut request: Request) -> ResponseStream {
         let sender = &self.sender;
-        let timer = sender.start_timer();
+        let timer = sender.start_timer(&mut request);
         let (writer, reader) = AnswerStream::new(request.stream_mode == StreamMode::Live);
         request.stream = Some(writer);
         let request = sender.with_scope_limits(request);
@@ -241,7 +242,7 @@ impl RouterHandle {
                     sending.send_when_possible(request, WaitBound::Deadline, WhenFull::Wait).await
                 }
             };
-            record_end(timer, sending.after_stop(timed))
+            timer.end(sending.after_stop(timed))
         };
         task.spawn_on(answering, &sender.runtime);
         ResponseStream::new(reader, task)
@@ -290,9 +291,9 @@ impl fmt::Debug for RouterHandle {
 }
 
 impl Sender {
-    /// Starts to measure a request.
-    fn start_timer(&self) -> Option<RequestTimer> {
-        RequestTimer::start(self.metrics.as_ref())
+    /// Starts to measure and to trace a request.
+    fn start_timer(&self, request: &mut Request) -> RequestTimer {
+        RequestTimer::start(self.metrics.as_ref(), request)
     }
 
     /// Returns whether no request is accepted any more. During a drain, a request could be lost in the router's
@@ -431,25 +432,25 @@ impl Actor for Intake {
 impl Handler<Request> for Intake {
     type Result = Deferred<<Request as Message>::Result>;
 
-    fn handle(&mut self, request: Request, _: &mut Self::Context) -> Self::Result {
+    fn handle(&mut self, mut request: Request, _: &mut Self::Context) -> Self::Result {
         let sender = self.sender.clone();
         Deferred::new(move |mut responder| {
-            let timer = sender.start_timer();
+            let timer = sender.start_timer(&mut request);
             let request = sender.with_scope_limits(request);
             let response = if sender.is_stopped() {
-                return responder.send(record_end(timer, TimedResult::from_failure(stopped())));
+                return responder.send(timer.end(TimedResult::from_failure(stopped())));
             } else if let Some(permit) = sender.try_acquire(&request) {
                 Either::Left(sender.send_now(request, permit))
             } else if request.limited_scope().is_some() {
                 let sender = sender.clone();
                 Either::Right(sender.send_when_possible(request, WaitBound::Deadline, WhenFull::Fail))
             } else {
-                return responder.send(record_end(timer, TimedResult::from_failure(sender.overloaded())));
+                return responder.send(timer.end(TimedResult::from_failure(sender.overloaded())));
             };
             let runtime = sender.runtime.clone();
             drop(runtime.spawn(async move {
                 tokio::select! {
-                    timed = response => responder.send(record_end(timer, sender.after_stop(timed))),
+                    timed = response => responder.send(timer.end(sender.after_stop(timed))),
                     () = responder.closed() => {}
                 }
             }));

@@ -109,6 +109,11 @@ impl HedgeLimiter {
         Self { budget: Mutex::new(HedgeBudget::new(ratio)), draining }
     }
 
+    /// Sets the ratio of hedges to calls.
+    pub(super) fn set_ratio(&self, ratio: f64) {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).ratio = ratio;
+    }
+
     /// Counts a call that may be hedged.
     pub(super) fn record_call(&self) {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner).record_call();

@@ -28,6 +28,7 @@ mod retry_plan;
 mod scope;
 mod scope_queue;
 mod settings;
+mod shared_routes;
 mod stop_signal;
 mod target;
 
@@ -44,5 +45,6 @@ pub use response_stream::ResponseStream;
 pub use retry_plan::{Candidate, HasOtherKey, IsProbe, NextAction, RetryPlan};
 pub use scope::{Scope, ScopePermit, ScopeWait, Scopes};
 pub use settings::{Policy, RetrySettings, Route, Target};
+pub use shared_routes::{RouteTable, SharedRoutes};
 pub use stop_signal::StopSignal;
 pub use target::{RouteHandle, TargetHandle};

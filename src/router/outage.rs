@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::provider::Outage;
-use crate::types::{Attribution, Class, Failure};
+use crate::types::{Attribution, Cause, Class, Failure};
 
 use super::target::TargetHandle;
 
@@ -24,7 +24,9 @@ pub(super) fn common_outage(
     let mut first: Option<(usize, Outage)> = None;
     for (index, target) in targets.iter().enumerate() {
         let outage = target.provider.outage(&target.name.model, max_wait, now)?;
-        if first.as_ref().is_none_or(|(_, earliest)| outage.retry_at < earliest.retry_at) {
+        // Time alone does not bring back a target that is out of service.
+        let order = |outage: &Outage| (outage.failure.cause == Some(Cause::OutOfService), outage.retry_at);
+        if first.as_ref().is_none_or(|(_, earliest)| order(&outage) < order(earliest)) {
             first = Some((index, outage));
         }
     }

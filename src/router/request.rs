@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use actix::Message;
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::guard::{HeldMemory, SharedBudget};
 use crate::provider::AnswerStream;
+use crate::telemetry::{RequestAttributes, RequestTrace, TraceContext};
 use crate::types::{Failure, Priority, Prompt, RequestContext, RequestError, Response, RouteName, ScopeName};
 
 use super::counts::CallCounts;
@@ -82,6 +84,8 @@ pub struct Request {
     /// request set it.
     #[doc(hidden)]
     pub scope_limits: Option<Arc<Scope>>,
+    /// Its place in a trace.
+    pub(super) trace: RequestTrace,
     /// Whether its scope has admitted it.
     pub(super) is_admitted: bool,
     /// Gets its attempts while it is executed; `None` if only their end counts.
@@ -122,6 +126,7 @@ impl Request {
             stream_mode: StreamMode::Live,
             stream: None,
             scope_limits: None,
+            trace: RequestTrace::default(),
             is_admitted: false,
             live_log: None,
         }
@@ -146,6 +151,22 @@ impl Request {
     #[must_use]
     pub fn with_scope(mut self, scope: impl Into<ScopeName>) -> Self {
         self.context.scope = scope.into();
+        self
+    }
+
+    /// Sets the trace of the caller: the request's spans belong to it, and a provider with `traceparent = true` gets it.
+    /// A request without one belongs to the caller's current span, if that is traced.
+    #[must_use]
+    pub fn with_trace(mut self, context: TraceContext) -> Self {
+        self.trace.set_context(context);
+        self
+    }
+
+    /// Sets the span that it belongs to.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_parent_span(mut self, parent: Span) -> Self {
+        self.trace.set_parent(parent);
         self
     }
 
@@ -215,6 +236,17 @@ impl Request {
     #[doc(hidden)]
     pub fn limited_scope(&self) -> Option<&Arc<Scope>> {
         self.scope_limits.as_ref().filter(|scope| scope.is_limited() && !self.is_admitted)
+    }
+
+    /// Starts its span, and returns it.
+    pub(super) fn start_span(&mut self) -> Span {
+        let scope = self.context.scope.as_str();
+        let attributes = RequestAttributes {
+            operation: if self.prompt.embedding.is_some() { "embeddings" } else { "chat" },
+            route: self.route.as_str(),
+            scope: (!scope.is_empty()).then_some(scope),
+        };
+        self.trace.start(&attributes)
     }
 
     /// Returns the failure that reports that the cap of its run or of its scope is reached.

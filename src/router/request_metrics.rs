@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Span;
 
-use crate::telemetry::{Bounds, Histogram, Samples, table};
+use crate::telemetry::{Bounds, Histogram, Samples, record_error, span_fields, table};
 use crate::types::{Attempt, AttemptLog, Class, RequestError, Response};
 
 use super::provider_time::TimedResult;
+use super::request::Request;
 
 /// The label of a request that was answered.
 const ANSWERED: &str = "answered";
@@ -148,19 +150,56 @@ impl Moves {
     }
 }
 
-/// Measures one request. If it is dropped before the end of the request, the request has ended as cancelled.
+/// Measures and traces one request. If it is dropped before the end of the request, the request has ended as cancelled.
 pub(super) struct RequestTimer {
-    /// `None` after the end.
+    /// `None` without metrics, and after the end.
     metrics: Option<Arc<RequestMetrics>>,
+    /// The span of the request; disabled after the end.
+    span: Span,
     started_at: Instant,
 }
 
 impl RequestTimer {
-    /// Starts to measure a request; `None` without metrics.
-    pub(super) fn start(metrics: Option<&Arc<RequestMetrics>>) -> Option<Self> {
-        let metrics = metrics?.clone();
-        metrics.started.fetch_add(1, Relaxed);
-        Some(Self { metrics: Some(metrics), started_at: Instant::now() })
+    /// Starts to measure a request, if there are metrics, and to trace it.
+    pub(super) fn start(metrics: Option<&Arc<RequestMetrics>>, request: &mut Request) -> Self {
+        if let Some(metrics) = metrics {
+            metrics.started.fetch_add(1, Relaxed);
+        }
+        Self { metrics: metrics.cloned(), span: request.start_span(), started_at: Instant::now() }
+    }
+
+    /// Records the end of the request, and returns its result.
+    pub(super) fn end(mut self, end: TimedResult) -> Result<Response, Box<RequestError>> {
+        let span = std::mem::replace(&mut self.span, Span::none());
+        record_end_of_span(&span, &end.result);
+        if let Some(metrics) = self.metrics.take() {
+            metrics.record_end(&end, self.started_at.elapsed());
+        }
+        end.result
+    }
+}
+
+/// Records how a request ended in its span.
+fn record_end_of_span(span: &Span, result: &Result<Response, Box<RequestError>>) {
+    if span.is_disabled() {
+        return;
+    }
+    let (target, attempts) = match result {
+        Ok(response) => (Some(&response.target), &response.attempts),
+        Err(error) => (error.target.as_ref(), &error.attempts),
+    };
+    span.record(span_fields::ATTEMPTS, attempts.calls());
+    if let Some(target) = target {
+        span.record(span_fields::TARGET, tracing::field::display(target));
+    }
+    match result {
+        Ok(response) => {
+            span.record(span_fields::SIMULATED, response.simulated);
+            if let Some(cost) = response.cost {
+                span.record(span_fields::COST_USD, cost.dollars());
+            }
+        }
+        Err(error) => record_error(span, error.class().as_str()),
     }
 }
 
@@ -169,20 +208,8 @@ impl Drop for RequestTimer {
         if let Some(metrics) = self.metrics.take() {
             metrics.count_failure(Class::Cancelled);
         }
+        record_error(&self.span, Class::Cancelled.as_str());
     }
-}
-
-/// Records the end of a request, if it is measured, and returns its result.
-pub(super) fn record_end(
-    timer: Option<RequestTimer>,
-    end: TimedResult,
-) -> Result<Response, Box<RequestError>> {
-    if let Some(mut timer) = timer
-        && let Some(metrics) = timer.metrics.take()
-    {
-        metrics.record_end(&end, timer.started_at.elapsed());
-    }
-    end.result
 }
 
 #[cfg(test)]
@@ -193,6 +220,10 @@ mod tests {
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
+    }
+
+    fn request() -> Request {
+        Request::new("default", "Hello")
     }
 
     fn attempt(target: &str, key: Option<&str>, hedged: bool) -> Attempt {
@@ -279,25 +310,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_overhead_of_a_request_is_its_time_without_that_of_providers() {
         let metrics = Arc::new(RequestMetrics::default());
-        let timer = RequestTimer::start(Some(&metrics));
+        let timer = RequestTimer::start(Some(&metrics), &mut request());
         tokio::time::advance(ms(100)).await;
         let end = failed(Class::Deadline).after_wait(ms(95));
-        assert!(record_end(timer, end).is_err());
+        assert!(timer.end(end).is_err());
         let snapshot = metrics.overhead.snapshot();
         assert_eq!((snapshot.count(), snapshot.sum), (1, 0.005));
-        let timer = RequestTimer::start(Some(&metrics));
+        let timer = RequestTimer::start(Some(&metrics), &mut request());
         let lost = TimedResult::unknown(failed(Class::Internal).result);
-        assert!(record_end(timer, lost).is_err());
+        assert!(timer.end(lost).is_err());
         assert_eq!(metrics.overhead.snapshot().count(), 1, "the waits of a lost request are unknown");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_counts_once_by_its_outcome_and_is_pending_until_then() {
         let metrics = Arc::new(RequestMetrics::default());
-        let first = RequestTimer::start(Some(&metrics));
-        let second = RequestTimer::start(Some(&metrics));
+        let first = RequestTimer::start(Some(&metrics), &mut request());
+        let second = RequestTimer::start(Some(&metrics), &mut request());
         assert_eq!(value(&metrics, "pointsman_requests_pending"), 2.0);
-        assert!(record_end(first, failed(Class::RateLimit)).is_err());
+        assert!(first.end(failed(Class::RateLimit)).is_err());
         assert_eq!(value(&metrics, r#"pointsman_requests_total{outcome="rate_limit"}"#), 1.0);
         assert_eq!(value(&metrics, r#"pointsman_requests_total{outcome="cancelled"}"#), 0.0);
         assert_eq!(value(&metrics, "pointsman_requests_pending"), 1.0);
@@ -317,7 +348,8 @@ mod tests {
 
     #[test]
     fn without_metrics_nothing_is_measured() {
-        assert!(RequestTimer::start(None).is_none());
-        assert!(record_end(None, failed(Class::Auth)).is_err());
+        let timer = RequestTimer::start(None, &mut request());
+        assert!(timer.metrics.is_none() && timer.span.is_disabled());
+        assert!(timer.end(failed(Class::Auth)).is_err());
     }
 }

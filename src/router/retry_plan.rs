@@ -221,6 +221,7 @@ impl RetryPlan {
                 }
             },
             Rejection::NoUsableKey(failure)
+            | Rejection::OutOfService(failure)
             | Rejection::ModelNotFound(failure)
             | Rejection::TooLarge(failure) => {
                 state.excluded = Some(failure.clone());

@@ -19,9 +19,11 @@
 //! ```
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -47,10 +49,10 @@ const BUDGET_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Scope {
     name: ScopeName,
-    is_limited: bool,
+    is_limited: AtomicBool,
     /// The requests of each priority that may wait.
-    max_waiting: usize,
-    budget: Option<Arc<SharedBudget>>,
+    max_waiting: AtomicUsize,
+    budget: ArcSwapOption<SharedBudget>,
     state: Mutex<State>,
 }
 
@@ -107,9 +109,9 @@ pub struct ScopeWait {
     pub next_in: Duration,
 }
 
-/// All scopes with limits or a budget, by name.
+/// All scopes with limits or a budget, by name. They may change at any time; a request keeps the scope with which it began.
 #[derive(Debug, Default)]
-pub struct Scopes(HashMap<ScopeName, Arc<Scope>>);
+pub struct Scopes(ArcSwap<HashMap<ScopeName, Arc<Scope>>>);
 
 impl Scopes {
     /// Creates the scopes of these limits and budgets.
@@ -123,13 +125,35 @@ impl Scopes {
         let unlimited = ScopeSettings::new();
         let mut scopes: HashMap<_, _> = budgets.keys().map(|name| scope(name, &unlimited)).collect();
         scopes.extend(settings.into_iter().map(|(name, settings)| scope(name, settings)));
-        Self(scopes)
+        Self(ArcSwap::from_pointee(scopes))
+    }
+
+    /// Adds a scope, or changes one. What an existing scope has used stays used, and its waiting requests keep their order.
+    pub fn set(&self, name: &ScopeName, settings: &ScopeSettings, budget: Option<Arc<SharedBudget>>) {
+        if let Some(scope) = self.get(name) {
+            return scope.set(settings, budget);
+        }
+        let scope = Arc::new(Scope::new(name.clone(), settings, budget));
+        self.0.rcu(|scopes| {
+            let mut scopes = HashMap::clone(scopes);
+            scopes.insert(name.clone(), scope.clone());
+            scopes
+        });
+    }
+
+    /// Removes the scopes for which `keep` is false. Their waiting requests continue to wait for their limits.
+    pub fn retain(&self, keep: impl Fn(&ScopeName) -> bool) {
+        self.0.rcu(|scopes| {
+            let mut scopes = HashMap::clone(scopes);
+            scopes.retain(|name, _| keep(name));
+            scopes
+        });
     }
 
     /// Returns the scope with this name; `None` if it has neither limits nor a budget.
     pub fn get(&self, name: &ScopeName) -> Option<Arc<Scope>> {
         // Most requests have no scope.
-        if name.is_empty() { None } else { self.0.get(name).cloned() }
+        if name.is_empty() { None } else { self.0.load().get(name).cloned() }
     }
 }
 
@@ -139,26 +163,36 @@ impl Scope {
         let limiter = ScopeLimiter::new(settings, Instant::now());
         Self {
             name,
-            is_limited: settings.is_limited(),
-            max_waiting: usize::try_from(settings.queue.get()).unwrap_or(usize::MAX),
-            budget,
+            is_limited: AtomicBool::new(settings.is_limited()),
+            max_waiting: AtomicUsize::new(max_waiting(settings)),
+            budget: ArcSwapOption::new(budget),
             state: Mutex::new(State { limiter, queue: ScopeQueue::default() }),
         }
     }
 
+    /// Changes its limits and its budget.
+    fn set(&self, settings: &ScopeSettings, budget: Option<Arc<SharedBudget>>) {
+        self.budget.store(budget);
+        self.max_waiting.store(max_waiting(settings), Relaxed);
+        self.is_limited.store(settings.is_limited(), Relaxed);
+        let mut state = self.lock();
+        state.limiter.set_limits(settings, Instant::now());
+        state.queue.wake_next();
+    }
+
     /// Returns whether its requests need a permit.
     pub fn is_limited(&self) -> bool {
-        self.is_limited
+        self.is_limited.load(Relaxed)
     }
 
     /// Returns the budget of its day.
-    pub fn budget(&self) -> Option<&Arc<SharedBudget>> {
-        self.budget.as_ref()
+    pub fn budget(&self) -> Option<Arc<SharedBudget>> {
+        self.budget.load_full()
     }
 
     /// Returns the failure that reports that the cap of its day is reached; `None` while it is not reached.
     pub(super) fn cap_failure(&self) -> Option<Failure> {
-        let budget = self.budget.as_ref()?;
+        let budget = self.budget()?;
         // Without a call since midnight no provider has begun the new day.
         budget.roll_over(Day::at(clock::milliseconds()));
         budget.cap_failure()
@@ -235,7 +269,7 @@ impl Scope {
         if let Some(deadline) = deadline {
             let wait = expected_wait();
             let waiting = queue.bounded(priority);
-            if waiting >= self.max_waiting {
+            if waiting >= self.max_waiting.load(Relaxed) {
                 return Err(self.refusal(Refusal::QueueFull { waiting }, wait));
             }
             if wait > deadline.saturating_duration_since(now) {
@@ -256,7 +290,7 @@ impl Scope {
         let message = match reason {
             Refusal::MustNotWait => format!("{limits}: expected wait {seconds} s"),
             Refusal::QueueFull { waiting } => {
-                let max = self.max_waiting;
+                let max = self.max_waiting.load(Relaxed);
                 let queue = format!("scope {name} has {waiting} requests waiting (queue = {max})");
                 format!("{queue}: expected wait {seconds} s")
             }
@@ -279,6 +313,10 @@ impl Scope {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn max_waiting(settings: &ScopeSettings) -> usize {
+    usize::try_from(settings.queue.get()).unwrap_or(usize::MAX)
 }
 
 /// Why a request does not wait.

@@ -70,6 +70,16 @@ pub struct RouteHandle {
 }
 
 impl RouteHandle {
+    /// Returns whether another route has the same targets with the same order and weights.
+    pub(super) fn orders_like(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&TargetHandle, &TargetHandle)| {
+            one.name == other.name && one.weight == other.weight
+        };
+        self.policy == other.policy
+            && self.targets.len() == other.targets.len()
+            && self.targets.iter().zip(&other.targets).all(is_same)
+    }
+
     /// Returns `retry` with the settings that this route overrides.
     pub(super) fn retry_settings(&self, retry: &RetrySettings) -> RetrySettings {
         RetrySettings {

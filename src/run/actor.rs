@@ -19,20 +19,22 @@ use std::time::Duration;
 use actix::prelude::*;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
+use tracing::Span;
 
 use crate::chaos;
 use crate::guard::Meter;
 use crate::ledger::CommitError;
 use crate::provider::{self, CapacityShare};
-use crate::router::{CallCounts, EmbeddingBatcher, Router, Scope};
+use crate::router::{CallCounts, EmbeddingBatcher, RouteTable, Router, Scope};
 use crate::store::ItemNumber;
 use crate::supervisor::{Abort, ChildExited, Slot};
+use crate::telemetry::run_span;
 use crate::types::{Failure, NanoUsd, Priority, RunId, ScopeName};
 
 use super::caps::RunBudgets;
 use super::failure_limit::FailureLimit;
 use super::forecast::Forecast;
-use super::gate::Gate;
+use super::gate::{Gate, RunRoute};
 use super::inbox::{Event, Inbox};
 use super::job::Job;
 use super::messages::{FollowUp, InputError, ItemRecipients, OutputEnded, RequestEnded};
@@ -64,6 +66,10 @@ pub struct Run {
     /// Files that its items may not attach.
     protected: Arc<ProtectedFiles>,
     router: Slot<Router>,
+    routes: Vec<RunRoute>,
+    /// The routes in use when `providers` was determined.
+    table: Arc<RouteTable>,
+    /// The providers of the targets of its routes; the window follows their capacity.
     providers: Vec<Arc<provider::State>>,
     /// Its shares of the providers' capacity, while it has work.
     capacity_shares: Vec<CapacityShare>,
@@ -151,6 +157,8 @@ pub struct Run {
     /// Whether the next tick is an [`IDLE_TICK`] away.
     is_tick_idle: bool,
     started: Instant,
+    /// The span of the run; disabled after the end.
+    span: Span,
     outcome: RunOutcome,
     input_error: Option<InputError>,
     /// How the output ended. The run has nothing more to do then.
@@ -183,12 +191,12 @@ impl Run {
         let min_step_deadline =
             setup.pipeline.steps().iter().map(|step| step.deadline).min().unwrap_or(Duration::MAX);
         let warmups = WarmupGates::new(&setup.pipeline, &setup.routes, known_items);
-        let routes = setup.routes.iter().map(|route| {
-            let targets = route.targets.iter().map(|target| &target.provider);
-            (route.name.clone(), targets.collect())
-        });
-        let embeddings = EmbeddingBatcher::new(routes).with_metrics(setup.request_metrics);
-        let items_per_call = setup.pipeline.items_per_call().min(embeddings.max_inputs());
+        let shared_routes = setup.routes.first().map(|route| route.routes.clone()).unwrap_or_default();
+        let embeddings = EmbeddingBatcher::new(shared_routes.clone()).with_metrics(setup.request_metrics);
+        let max_inputs = embeddings.max_inputs(setup.routes.iter().map(|route| &route.name));
+        let number = setup.persistence.as_ref().map(|persistence| persistence.run.0);
+        let span = run_span(setup.pipeline.name(), number);
+        let items_per_call = setup.pipeline.items_per_call().min(max_inputs);
         Self {
             stats: RunStats::new(steps),
             metrics: setup.metrics.counts_of(&setup.pipeline),
@@ -202,7 +210,7 @@ impl Run {
             persistence: setup.persistence,
             budgets: setup.budgets,
             paused: None,
-            gate: Gate::new(setup.routes, has_earlier_answers),
+            gate: Gate::new(setup.routes.clone(), has_earlier_answers),
             warmups,
             embeddings,
             max_hold: setup.limits.max_hold,
@@ -216,7 +224,9 @@ impl Run {
             known_items_seen: 0,
             router: setup.router,
             capacity_shares: Vec::new(),
-            providers: setup.providers,
+            table: shared_routes.load(),
+            providers: providers_of(&setup.routes),
+            routes: setup.routes,
             priority: setup.priority,
             scope: setup.scope,
             scope_limits: setup.scope_limits,
@@ -249,6 +259,7 @@ impl Run {
             tick: None,
             is_tick_idle: false,
             started: now,
+            span,
             outcome: RunOutcome::Completed,
             input_error: None,
             output: None,
@@ -271,6 +282,7 @@ impl Run {
             run.tick = None;
             run.schedule_tick(ctx);
             chaos::point("run.tick");
+            run.follow_routes();
             run.window.fit_to(&run.providers);
             run.update_holds();
             run.handle_events(ctx);
@@ -279,6 +291,19 @@ impl Run {
             }
         });
         self.tick = Some(tick);
+    }
+
+    /// Changes to the providers of the routes in use, if a reload has replaced the routes.
+    fn follow_routes(&mut self) {
+        let Some(table) = self.routes.first().map(|route| route.routes.load()) else { return };
+        if Arc::ptr_eq(&table, &self.table) {
+            return;
+        }
+        self.table = table;
+        self.providers = providers_of(&self.routes);
+        if !self.capacity_shares.is_empty() {
+            self.capacity_shares = self.providers.iter().map(|provider| provider.share_capacity()).collect();
+        }
     }
 
     /// Requests as many entries as the window has free slots, or ends the output when there are none left.
@@ -394,6 +419,17 @@ impl Run {
         }
         self.stats.count_lost(request.lost);
     }
+}
+
+/// Returns the providers of the targets of these routes, each once.
+fn providers_of(routes: &[RunRoute]) -> Vec<Arc<provider::State>> {
+    let mut providers: Vec<Arc<provider::State>> = Vec::new();
+    for target in routes.iter().flat_map(RunRoute::targets) {
+        if !providers.iter().any(|known| Arc::ptr_eq(known, &target.provider)) {
+            providers.push(target.provider);
+        }
+    }
+    providers
 }
 
 impl Actor for Run {

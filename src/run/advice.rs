@@ -29,7 +29,11 @@ pub(super) fn advice(failure: &Failure, target: Option<&TargetName>) -> Option<S
             "the response is longer than any model's: check `base_url`, and which server answers there".to_owned(),
         ),
         // Their messages contain the advice.
-        Cause::NoTls | Cause::Redirected | Cause::InvalidToolCall | Cause::DimensionsIgnored => None,
+        Cause::NoTls
+        | Cause::Redirected
+        | Cause::InvalidToolCall
+        | Cause::DimensionsIgnored
+        | Cause::OutOfService => None,
     }
     };
     let advice_for_class = |class| {

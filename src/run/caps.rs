@@ -104,6 +104,14 @@ impl RunBudgets {
     }
 }
 
+impl Cap {
+    /// Returns the cap of a budget; `None` if it has none.
+    #[doc(hidden)]
+    pub fn of(budget: &SharedBudget) -> Option<Self> {
+        cap(budget)
+    }
+}
+
 fn cap(budget: &SharedBudget) -> Option<Cap> {
     let BudgetStatus { cap, spent, reserved, overshoot, cap_reached } = budget.status();
     let (scope, provider, scope_name) = match budget.scope() {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -15,32 +15,54 @@ use super::hold::Hold;
 use super::probe_wait::ProbeWaits;
 use super::route_hold::{FailureReport, RequestState, ResendDecision, ResendPosition, RouteHold};
 use crate::provider::{self, Outage};
-use crate::types::{AttemptCounts, Cause, Class, RequestError, RouteName, RunItem, SharedPrefix, TargetName};
+use crate::router::{SharedRoutes, TargetHandle};
+use crate::types::{Cause, Class, ModelName, RequestError, RouteName, RunItem, SharedPrefix, TargetName};
 
-/// A route of a run, with its targets.
+/// A route of a run. Its targets are those of the configuration in use, which a reload may replace.
 #[derive(Debug, Clone)]
 pub struct RunRoute {
     /// Its name.
     pub name: RouteName,
-    /// Its targets.
-    pub targets: Vec<RunTarget>,
+    /// The routes in use.
+    pub routes: SharedRoutes,
+    /// Whether only targets with embeddings can answer the steps that use it.
+    pub only_embeddings: bool,
     /// The shortest deadline of the steps that use it.
     pub min_step_deadline: Duration,
 }
 
-/// A target of a route.
-#[derive(Debug, Clone)]
-pub struct RunTarget {
-    /// Its name.
-    pub name: TargetName,
-    /// The provider of the target.
-    pub provider: Arc<provider::State>,
+/// Counts the answers of the targets of a route. It never decreases, also if a target is removed or replaced.
+#[derive(Debug, Default)]
+struct AnswerCount {
+    /// What each target had answered when it was last read.
+    seen: Vec<(Weak<provider::State>, ModelName, u64)>,
+    total: u64,
+}
+
+impl AnswerCount {
+    /// Returns the count with the present answers of these targets.
+    fn update(&mut self, targets: &[TargetHandle]) -> u64 {
+        let mut seen = Vec::with_capacity(targets.len());
+        for TargetHandle { name, provider, .. } in targets {
+            let answered = provider.attempt_counts(&name.model).answered;
+            let is_same = |(known, model, _): &&(Weak<provider::State>, ModelName, u64)| {
+                std::ptr::eq(known.as_ptr(), Arc::as_ptr(provider)) && *model == name.model
+            };
+            let before = self.seen.iter().find(is_same).map_or(0, |(.., before)| *before);
+            self.total += answered.saturating_sub(before);
+            seen.push((Arc::downgrade(provider), name.model.clone(), answered));
+        }
+        self.seen = seen;
+        self.total
+    }
 }
 
 /// The holds of a run.
 #[derive(Debug)]
 pub(super) struct Gate {
     routes: Vec<RunRoute>,
+    /// The answers of each route.
+    answers: Vec<Mutex<AnswerCount>>,
     requests: Mutex<Vec<RouteRequests>>,
     /// Whether any hold is in force.
     is_any_holding: AtomicBool,
@@ -94,8 +116,10 @@ impl Gate {
     /// was answered.
     pub(super) fn new(routes: Vec<RunRoute>, has_earlier_answers: bool) -> Arc<Self> {
         let requests = routes.iter().map(|_| RouteRequests::default()).collect();
+        let answers = routes.iter().map(|_| Mutex::default()).collect();
         Arc::new(Self {
             routes,
+            answers,
             requests: Mutex::new(requests),
             is_any_holding: AtomicBool::new(false),
             can_start_items: AtomicBool::new(true),
@@ -170,13 +194,13 @@ impl Gate {
         let mut routes = self.lock();
         let mut changed = false;
         let can_start_items = self.can_start_items.load(Relaxed);
-        for (route, requests) in self.routes.iter().zip(routes.iter_mut()) {
+        for (index, (route, requests)) in self.routes.iter().zip(routes.iter_mut()).enumerate() {
             let RouteRequests { hold, open, probe_waits, .. } = requests;
             if !hold.has_open_requests() && hold.hold().is_none() {
                 continue;
             }
             let retry_at = hold.hold().map(|hold| hold.retry_at);
-            changed |= hold.update(route.outage(now), route.answered(), can_start_items, now);
+            changed |= hold.update(route.outage(now), self.answered(index), can_start_items, now);
             // Only its scope made a probe wait: as if that time had not passed.
             let waited = hold.hold().map(|hold| probe_waits.in_hold(hold.since, now)).unwrap_or_default();
             let now = now.checked_sub(waited).unwrap_or(now);
@@ -203,11 +227,17 @@ impl Gate {
     /// Updates the evidence of a request with the results of other requests at the targets that failed it.
     fn compare(&self, evidence: &mut Evidence) {
         for name in evidence.targets() {
-            let mut targets = self.routes.iter().flat_map(|route| &route.targets);
+            let mut targets = self.routes.iter().flat_map(RunRoute::targets);
             if let Some(target) = targets.find(|known| known.name == name) {
                 target.provider.with_first_attempts(&name.model, |first| evidence.compare(&name, first));
             }
         }
+    }
+
+    /// Returns how many attempts at the targets of a route were answered.
+    fn answered(&self, route: usize) -> u64 {
+        let targets = self.routes[route].targets();
+        self.answers[route].lock().unwrap_or_else(PoisonError::into_inner).update(&targets)
     }
 
     fn route_index(&self, route: &RouteName) -> Option<usize> {
@@ -297,7 +327,7 @@ impl OpenRequest {
         let route = &gate.routes[self.route];
         let RequestError { failure, target, failed_attempts, .. } = error;
         // Determined before the lock is taken.
-        let answered = route.answered();
+        let answered = gate.answered(self.route);
         let oldest_pending = route.oldest_pending();
         let is_lasting = answered == 0
             && !gate.has_earlier_answers
@@ -371,41 +401,58 @@ impl ProbeWait {
 
 impl RunRoute {
     /// Returns why none of the targets is usable, for the one to try first.
-    fn outage(&self, now: Instant) -> Option<(Outage, TargetName)> {
+    fn outage(&self, now: Instant) -> Option<(Outage, Option<TargetName>)> {
+        let targets = self.targets();
+        if targets.is_empty() {
+            return Some((self.removed(), None));
+        }
         let mut outages = Vec::new();
-        for RunTarget { name, provider } in &self.targets {
+        for TargetHandle { name, provider, .. } in targets {
             let outage = provider.outage(&name.model, self.min_step_deadline, now)?;
-            outages.push((outage, name.clone()));
+            outages.push((outage, Some(name)));
         }
         let may_recover = |outage: &Outage| outage.can_recover || outage.is_shown_by_one_request;
         let can_mend = outages.iter().any(|(outage, _)| may_recover(outage));
         // A target for which waiting does not help is not worth trying if there is another.
         outages.retain(|(outage, _)| may_recover(outage) == can_mend);
-        outages.into_iter().min_by_key(|(outage, _)| outage.retry_at)
+        // Time alone does not bring back a target that is out of service.
+        let is_out_of_service = |outage: &Outage| outage.failure.cause == Some(Cause::OutOfService);
+        outages.into_iter().min_by_key(|(outage, _)| (is_out_of_service(outage), outage.retry_at))
+    }
+
+    /// Returns the targets in use that can answer its steps.
+    pub(super) fn targets(&self) -> Vec<TargetHandle> {
+        let table = self.routes.load();
+        let has_embeddings = |target: &&TargetHandle| target.provider.embedding_limits().is_some();
+        let targets = table.targets(&self.name).iter();
+        targets.filter(|target| !self.only_embeddings || has_embeddings(target)).cloned().collect()
+    }
+
+    /// Returns the outage of a route that a reload has removed. It ends with a reload that brings a target back.
+    fn removed(&self) -> Outage {
+        Outage {
+            failure: self.routes.load().removed_route(&self.name),
+            retry_at: None,
+            // No request is sent as a probe meanwhile.
+            is_probing: true,
+            is_retry_at_binding: false,
+            can_recover: true,
+            is_shown_by_one_request: false,
+        }
     }
 
     /// Returns whether any of the targets caches the beginning of these requests.
     pub(super) fn caches(&self, prefix: &SharedPrefix) -> bool {
-        let min_tokens = |target: &RunTarget| target.provider.min_cached(&target.name.model);
-        self.targets.iter().filter_map(min_tokens).any(|tokens| prefix.tokens >= tokens)
+        let min_tokens = |target: &TargetHandle| target.provider.min_cached(&target.name.model);
+        self.targets().iter().filter_map(min_tokens).any(|tokens| prefix.tokens >= tokens)
     }
 
     /// Returns when the oldest attempt was sent that has had no response yet.
     fn oldest_pending(&self) -> Option<Instant> {
-        self.targets
+        self.targets()
             .iter()
             .filter_map(|target| target.provider.oldest_pending_sent_at(&target.name.model))
             .min()
-    }
-
-    fn answered(&self) -> u64 {
-        self.targets.iter().map(|target| target.counts().answered).sum()
-    }
-}
-
-impl RunTarget {
-    fn counts(&self) -> AttemptCounts {
-        self.provider.attempt_counts(&self.name.model)
     }
 }
 
@@ -455,7 +502,12 @@ mod tests {
     /// A request that has failed, so that its route holds.
     fn held_request() -> (Arc<Gate>, OpenRequest) {
         let name = RouteName::from("default");
-        let route = RunRoute { name: name.clone(), targets: Vec::new(), min_step_deadline: Duration::MAX };
+        let route = RunRoute {
+            name: name.clone(),
+            routes: SharedRoutes::default(),
+            only_embeddings: false,
+            min_step_deadline: Duration::MAX,
+        };
         let gate = Gate::new(vec![route], false);
         gate.set_can_start_items(false);
         let open = gate.open_request(&name, RequestContext::default().item()).unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::caps::{Cap, CapScope};
+use super::failed_item::FailedItem;
 use super::last_report::{LastReport, has_lost_session};
 use super::output_line;
 use super::report::{Report, RunOutcome};
@@ -19,7 +20,7 @@ use crate::sink::Line;
 use crate::store::{
     Error, ItemNumber, RunNumber, RunState, RunTotals, Store, StoredItem, StoredRun, StoredStep,
 };
-use crate::types::{Class, NanoUsd, StepName};
+use crate::types::{Class, ItemKey, NanoUsd, StepName};
 
 /// Items that are read at once.
 const PAGE_ITEMS: u32 = 500;
@@ -98,6 +99,14 @@ impl History {
     pub async fn of(store: Arc<dyn Store>, run: RunNumber) -> Result<Self, Error> {
         let run = store.run(run).await?;
         store.verify_rows(run.number).await?;
+        Self::of_stored(store, run)
+    }
+
+    /// Reads a run without the check that all its rows are there, which counts them. For parts of a run.
+    ///
+    /// # Errors
+    /// If what is stored of the run as a whole is damaged.
+    pub fn of_stored(store: Arc<dyn Store>, run: StoredRun) -> Result<Self, Error> {
         let manifest = RunManifest::of_run(&run)?;
         let missing_items = missing_ranges(&run);
         Ok(Self { store, run, steps: manifest.steps.into_keys().collect(), missing_items })
@@ -123,15 +132,48 @@ impl History {
     ) -> Result<(), E> {
         let mut after = ItemNumber::default();
         loop {
-            let page = self.store.items(self.run.number, after, PAGE_ITEMS).await?;
+            let page = self.page(after, PAGE_ITEMS).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.head.number;
             for item in &page {
-                let revision = self.run.revision;
-                stored_steps::verify(&*self.store, self.run.number, revision, self.steps.iter(), item)?;
+                self.verify(item)?;
                 visit(item).await?;
             }
         }
+    }
+
+    /// Returns at most `max` started items after `after`, in the order in which they started.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn page(&self, after: ItemNumber, max: u32) -> Result<Vec<StoredItem>, Error> {
+        self.store.items(self.run.number, after, max).await
+    }
+
+    /// Returns at most `max` failed items after `after`, in the order in which they started, including those that are
+    /// not in the input any more.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn failed_page(&self, after: ItemNumber, max: u32) -> Result<Vec<StoredItem>, Error> {
+        self.store.failed(self.run.number, after, max).await
+    }
+
+    /// Returns the item with this key; `None` if no such item has started.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn item(&self, key: &ItemKey) -> Result<Option<StoredItem>, Error> {
+        let found = self.store.look_up(self.run.number, std::slice::from_ref(key)).await?;
+        Ok(found.into_iter().next().flatten())
+    }
+
+    /// Fails if a completed item lacks the result of a step.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] with the item and the step.
+    pub fn verify(&self, item: &StoredItem) -> Result<(), Error> {
+        stored_steps::verify(&*self.store, self.run.number, self.run.revision, self.steps.iter(), item)
     }
 
     /// Creates the output line of an item; `None` if it has not finished. An item that finished before the
@@ -163,13 +205,18 @@ impl History {
     ) -> Result<(), E> {
         let mut after = ItemNumber::default();
         loop {
-            let page = self.store.failed(self.run.number, after, PAGE_ITEMS).await?;
+            let page = self.failed_page(after, PAGE_ITEMS).await?;
             let Some(last) = page.last() else { return Ok(()) };
             after = last.head.number;
             for item in page.iter().filter(|item| self.is_in_input(item.head.number)) {
                 visit(item).await?;
             }
         }
+    }
+
+    /// Returns why an item failed; `None` if it has not.
+    pub fn failure(&self, item: &StoredItem) -> Option<FailedItem> {
+        FailedItem::of(item)
     }
 
     /// Creates the report of all its sessions together. Its counts of items are those of the last session's own
@@ -179,27 +226,17 @@ impl History {
     /// If the store cannot be read.
     pub async fn report(&self) -> Result<Report, Error> {
         let mut stats = RunStats::new(self.steps.iter().cloned());
-        self.items(async |item: &StoredItem| {
-            for StoredStep { record, .. } in &item.steps {
-                stats.count_request(&record.step, &record.attempts, record.simulated);
+        // Not with `items`: a future with its closure cannot be sent to another thread.
+        let mut after = ItemNumber::default();
+        loop {
+            let page = self.page(after, PAGE_ITEMS).await?;
+            let Some(last) = page.last() else { break };
+            after = last.head.number;
+            for item in &page {
+                self.verify(item)?;
+                self.count(item, &mut stats);
             }
-            if !self.is_in_input(item.head.number) {
-                stats.items.missing_from_input += 1;
-                return Ok(());
-            }
-            match &item.outcome {
-                Some(outcome) => {
-                    let error = outcome.error.as_ref().map(|(step, failure)| (step, failure));
-                    stats.count_item(outcome.status, error, outcome.duration);
-                    // It keeps its line until the next run processes it.
-                    stats.items.not_processed += u64::from(self.is_outdated(item));
-                }
-                None if self.run.state == RunState::Paused => stats.items.paused += 1,
-                None => stats.items.unfinished += 1,
-            }
-            Ok::<_, Error>(())
-        })
-        .await?;
+        }
         let last = LastReport::of(&self.run);
         last.complete(&mut stats.items, &mut stats.calls);
         let is_active = self.store.is_locked(self.run.number);
@@ -239,6 +276,26 @@ impl History {
             self.add_pause(&mut report);
         }
         Ok(report)
+    }
+
+    fn count(&self, item: &StoredItem, stats: &mut RunStats) {
+        for StoredStep { record, .. } in &item.steps {
+            stats.count_request(&record.step, &record.attempts, record.simulated);
+        }
+        if !self.is_in_input(item.head.number) {
+            stats.items.missing_from_input += 1;
+            return;
+        }
+        match &item.outcome {
+            Some(outcome) => {
+                let error = outcome.error.as_ref().map(|(step, failure)| (step, failure));
+                stats.count_item(outcome.status, error, outcome.duration);
+                // It keeps its line until the next run processes it.
+                stats.items.not_processed += u64::from(self.is_outdated(item));
+            }
+            None if self.run.state == RunState::Paused => stats.items.paused += 1,
+            None => stats.items.unfinished += 1,
+        }
     }
 
     /// Adds why the last session paused, and the run's own cap. The caps of a day belong to the day of that

@@ -143,7 +143,7 @@ impl Hold {
     }
 
     /// Takes over what the providers report: no target is usable.
-    pub(super) fn set_outage(&mut self, outage: Outage, target: TargetName) {
+    pub(super) fn set_outage(&mut self, outage: Outage, target: Option<TargetName>) {
         self.is_outage = true;
         self.provider_retry_at = outage.retry_at.filter(|_| outage.is_retry_at_binding);
         self.is_recoverable = outage.can_recover;
@@ -152,7 +152,7 @@ impl Hold {
             self.retry_at = at;
         }
         self.failure = outage.failure;
-        self.target = Some(target);
+        self.target = target;
     }
 
     /// Records that a target is usable. Returns whether the providers reported none before: the event for which

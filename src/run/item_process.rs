@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use crate::chaos;
 use crate::store::FileStamp;
+use crate::telemetry::step_span;
 use crate::types::{
     self, AttemptLog, Class, Completion, Failure, Prompt, RequestError, Response, TargetName,
 };
@@ -167,7 +168,10 @@ impl ItemProcess {
 
     fn send(&mut self, step: usize, prompt: Arc<Prompt>, deadline: Instant, is_validation_retry: bool) {
         let waited = self.job.item.held.waited();
-        let request = SentRequest { step, prompt, deadline, waited, is_validation_retry };
+        let definition = &self.job.pipeline.steps()[step];
+        let start_span = || step_span(&self.job.span, definition.name.as_str(), definition.route.as_str());
+        let span = self.state.data_mut(step).span.get_or_insert_with(start_span).for_children().clone();
+        let request = SentRequest { step, prompt, deadline, waited, is_validation_retry, span };
         self.in_flight.push(send(&self.job, request).boxed_local());
     }
 
@@ -225,6 +229,7 @@ impl ItemProcess {
     fn defer(&mut self, ended: RequestEnded, why: Box<Failure>) {
         let step = &self.job.pipeline.steps()[ended.step].name;
         let log = self.state.data_mut(ended.step);
+        log.end_span(Some(why.class));
         log.store_deferred(self.job.persistence.as_ref(), step, &ended.attempts, ended.simulated);
         self.run.request_ended.do_send(ended);
         self.requests += 1;
@@ -307,6 +312,10 @@ impl ItemProcess {
         log.add_attempts(&ended.attempts, ended.simulated);
         if ended.follow_up == FollowUp::Nothing {
             ended.step_duration = log.started.map(|started| started.elapsed());
+            log.end_span(match check {
+                AnswerCheck::Failed(failure) => Some(failure.class),
+                AnswerCheck::Accepted | AnswerCheck::Retry(_) => None,
+            });
         }
         self.run.request_ended.do_send(ended);
         self.requests += 1;

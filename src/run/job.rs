@@ -12,6 +12,7 @@ use crate::pipeline::template::ItemHolder;
 use crate::router::{CallCounts, EmbeddingBatcher, Router, Scope, StopSignal};
 use crate::source;
 use crate::supervisor::Slot;
+use crate::telemetry::NestedSpan;
 use crate::types::{Priority, RunId, ScopeName};
 
 /// What an item needs. A second incarnation starts from it again.
@@ -41,6 +42,8 @@ pub(super) struct Job {
     pub(super) embeddings: Arc<EmbeddingBatcher>,
     /// Where its requests wait while another one warms the provider's cache.
     pub(super) warmups: Arc<WarmupGates>,
+    /// The span of the item.
+    pub(super) span: NestedSpan,
 }
 
 impl ItemHolder for Job {

@@ -1,10 +1,13 @@
 //! The report of a stored run's last session: it knows more about the items than their rows.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::report::{Calls, Items, Unprocessed, UnsavedItems};
 use crate::store::{RunState, RunTotals, StoredRun};
+use crate::types::Class;
 
 /// What the last session of a stored run reported, as far as the rows of its items do not show it. Nearly empty
 /// while the session is in progress, and if it ended without a report.
@@ -102,6 +105,17 @@ impl LastReport {
     pub fn io_errors(&self) -> impl Iterator<Item = &str> {
         [&self.input_error, &self.output_error, &self.store_error].into_iter().flatten().map(String::as_str)
     }
+}
+
+/// Returns how many items of each class failed in the last session of a run; `None` while it is in progress, and if it
+/// ended without a report.
+pub fn failed_items_by_class(run: &StoredRun) -> Option<BTreeMap<Class, u64>> {
+    if run.sessions == 0 || !has_ended(run) {
+        return None;
+    }
+    let errors: BTreeMap<Class, Value> = field(run, "errors")?;
+    let count = |error: &Value| error.get("count").and_then(Value::as_u64).unwrap_or_default();
+    Some(errors.iter().map(|(class, error)| (*class, count(error))).collect())
 }
 
 /// Returns whether the last session of a run has stored its end.

@@ -144,6 +144,15 @@ pub(super) struct OutputEnded {
 #[rtype(result = "()")]
 pub struct StopIntake;
 
+/// Pauses the run: stops reading items, finishes the calls in flight, and leaves the items that wait unfinished. A stored run
+/// waits until its user resumes it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Pause {
+    /// Why, for the report.
+    pub why: Box<str>,
+}
+
 /// The progress of the run is watched from now on.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

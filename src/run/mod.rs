@@ -25,6 +25,7 @@ mod answer_check;
 mod cache_warmup;
 mod caps;
 mod evidence;
+mod failed_item;
 mod failure_limit;
 mod file_stamp;
 mod forecast;
@@ -57,6 +58,7 @@ mod stats;
 mod step_log;
 mod step_request;
 mod stored_steps;
+mod summary;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -66,19 +68,21 @@ mod writer;
 
 pub use actor::Run;
 pub use caps::{Cap, CapHit, CapScope, RunBudgets};
+pub use failed_item::FailedItem;
 pub use failure_limit::MaxFailures;
-pub use gate::{RunRoute, RunTarget};
+pub use gate::RunRoute;
 pub use history::{History, input_totals, pause_reason, state_word};
 pub use item_set::ItemSet;
-pub use last_report::{LastReport, has_lost_session, is_last_session_lost};
-pub use messages::{Cancel, ProgressWatched, StopIntake};
+pub use last_report::{LastReport, failed_items_by_class, has_lost_session, is_last_session_lost};
+pub use messages::{Cancel, Pause, ProgressWatched, StopIntake};
 pub use metrics::RunMetrics;
-pub use persistence::RunPersistence;
+pub use persistence::{ModelIdentities, RunPersistence};
 pub use progress::{Holding, Progress, WaitingForScope};
 pub use report::{
     Calls, ErrorCount, GroupReport, Items, LatencySummary, Report, RunOutcome, Unprocessed, UnsavedItems,
 };
 pub use setup::{RunLimits, RunSetup};
+pub use summary::RunSummary;
 pub use tasks::RunTasks;
 pub use window::MAX_WINDOW;
 pub use writer::RunOutput;

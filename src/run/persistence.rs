@@ -3,7 +3,7 @@
 //! A run without persistence stores nothing and behaves the same otherwise.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use tokio::task::JoinError;
 
@@ -50,10 +50,37 @@ pub struct RunPersistence {
     pub known_items: u64,
     /// Whether an earlier session was answered.
     pub has_earlier_answers: bool,
-    /// Fingerprint of the model identity of each target.
-    pub model_identities: HashMap<TargetName, Fingerprint>,
+    /// The model of each target, as it was when the session began.
+    pub model_identities: ModelIdentities,
     /// The targets of each route.
     pub routes: HashMap<RouteName, Vec<TargetName>>,
+}
+
+/// Fingerprints of the model identities of targets.
+///
+/// A reload may change the model of a target while a run is in progress. From then on its answers are stored without a key,
+/// so that a later session does not take an answer of one model for that of the other.
+#[derive(Debug, Default)]
+pub struct ModelIdentities(RwLock<HashMap<TargetName, Fingerprint>>);
+
+impl ModelIdentities {
+    /// Returns the identity of the model of a target; `None` if the target is not known or its model has changed.
+    pub fn get(&self, target: &TargetName) -> Option<Fingerprint> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(target).copied()
+    }
+
+    /// Forgets the targets whose model is not the same now. `now` returns the identity of a target.
+    pub fn forget_changed(&self, now: impl Fn(&TargetName) -> Option<Fingerprint>) {
+        let mut identities = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        // The calls of a target that is not configured any more end with the model that it had.
+        identities.retain(|target, identity| now(target).is_none_or(|now| now == *identity));
+    }
+}
+
+impl FromIterator<(TargetName, Fingerprint)> for ModelIdentities {
+    fn from_iter<I: IntoIterator<Item = (TargetName, Fingerprint)>>(identities: I) -> Self {
+        Self(RwLock::new(identities.into_iter().collect()))
+    }
 }
 
 /// What to do with an item of the input.
@@ -228,8 +255,7 @@ impl ItemPersistence {
     ) -> Option<StoredStep> {
         let targets = self.run.routes.get(route)?;
         let identities = targets.iter().filter_map(|target| self.run.model_identities.get(target));
-        let valid: Vec<_> =
-            identities.map(|identity| cache_key::answer_key(request_key, *identity)).collect();
+        let valid: Vec<_> = identities.map(|identity| cache_key::answer_key(request_key, identity)).collect();
         let fits = |record: &StepRecord| {
             record.step == *step
                 && record.state == StepState::Answered
@@ -283,7 +309,7 @@ impl ItemPersistence {
 
     /// Returns the key of an answer by `target`.
     pub(super) fn answer_key(&self, request_key: Fingerprint, target: &TargetName) -> Option<Fingerprint> {
-        self.run.model_identities.get(target).map(|identity| cache_key::answer_key(request_key, *identity))
+        self.run.model_identities.get(target).map(|identity| cache_key::answer_key(request_key, identity))
     }
 
     /// Stores the record of a step. The future completes when it is durable; the record is stored even if the

@@ -3,14 +3,27 @@
 use std::collections::BTreeMap;
 
 use indexmap::IndexMap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::caps::Cap;
 use crate::store::RunNumber;
 use crate::types::{Advice, Class, ItemStatus, StepName, Usage};
 
+/// The state of a run as a word. An alias, because a reference would be borrowed from the text that is parsed.
+type StateWord = &'static str;
+
+/// The states that a report may have.
+const STATES: [StateWord; 9] =
+    ["running", "holding", "paused", "completed", "stopped", "cancelled", "io_error", "crashed", "empty"];
+
+/// Reads a state; `None` for one of another version.
+fn known_state<'de, D: Deserializer<'de>>(from: D) -> Result<Option<StateWord>, D::Error> {
+    let word = Option::<String>::deserialize(from)?;
+    Ok(word.and_then(|word| STATES.into_iter().find(|known| *known == word)))
+}
+
 /// The report of a run. It is serialized as the program writes it to a file. Times are in seconds, money in US dollars.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Report {
     /// The run's number in its store; `None` (`null`) if it is not stored.
@@ -20,11 +33,11 @@ pub struct Report {
     /// How the run ended.
     pub outcome: RunOutcome,
     /// The state of a stored run, in a report that was created from its store.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub state: Option<&'static str>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known_state")]
+    pub state: Option<StateWord>,
     /// Whether a session did not store its end: its process was killed, or its store was full. The last calls of
     /// that session are not recorded, so the cost is a lower bound.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost_session: bool,
     /// Whether any answer is simulated.
     pub simulated: bool,
@@ -67,7 +80,7 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused_class: Option<Class>,
     /// Whether the run paused because too many items have failed ([`MaxFailures`](super::MaxFailures)).
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub max_failures_reached: bool,
     /// Whether answers are stored, so that the run can be resumed.
     pub stored: bool,
@@ -127,7 +140,7 @@ pub struct UnsavedItems {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RunOutcome {
@@ -143,6 +156,19 @@ pub enum RunOutcome {
     /// The input or the output failed.
     #[serde(rename = "io_error")]
     IoFailed,
+}
+
+impl RunOutcome {
+    /// Returns the name in reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Completed => "completed",
+            Self::Interrupted => "interrupted",
+            Self::Paused => "paused",
+            Self::IoFailed => "io_error",
+        }
+    }
 }
 
 /// The part of the input that a run did not start.
@@ -268,7 +294,7 @@ pub struct Calls {
 }
 
 /// Statistics of one step or one target.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct GroupReport {
     /// Attempts that were sent.
@@ -299,7 +325,7 @@ pub struct GroupReport {
 }
 
 /// Distribution of times, in seconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LatencySummary {
     /// The average.
@@ -315,7 +341,7 @@ pub struct LatencySummary {
 }
 
 /// How often an error occurred, and the message of its first occurrence.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ErrorCount {
     /// Number of occurrences.

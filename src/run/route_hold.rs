@@ -325,11 +325,11 @@ impl RouteHold {
     }
 
     /// Updates the hold from the state of the targets. `outage` is set if none of them is usable, for the one
-    /// to try first. `can_start_items` is whether the run has items that have not started. Returns whether waiting
-    /// requests may be sent earlier than before.
+    /// to try first, or if the route has no targets. `can_start_items` is whether the run has items that have not
+    /// started. Returns whether waiting requests may be sent earlier than before.
     pub(super) fn update(
         &mut self,
-        outage: Option<(Outage, TargetName)>,
+        outage: Option<(Outage, Option<TargetName>)>,
         answered: u64,
         can_start_items: bool,
         now: Instant,

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
-use crate::provider;
 use crate::router::{RequestMetrics, Router, Scope};
 use crate::supervisor::Slot;
 use crate::types::{Priority, ScopeName};
@@ -27,15 +26,13 @@ pub struct RunSetup {
     pub pipeline: Arc<Pipeline>,
     /// The router. It is looked up for each request, because a router that was killed is restarted elsewhere.
     pub router: Slot<Router>,
-    /// The providers of the pipeline's routes; the window follows their capacity.
-    pub providers: Vec<Arc<provider::State>>,
     /// The priority of its requests.
     pub priority: Priority,
     /// The scope of its requests.
     pub scope: ScopeName,
     /// The limits and the budget of that scope, if it has any.
     pub scope_limits: Option<Arc<Scope>>,
-    /// Maximum number of items in flight; `None` follows the capacity of the providers.
+    /// Maximum number of items in flight; `None` follows the capacity of the providers of its routes.
     pub window: Option<usize>,
     /// Files that its items may not attach.
     pub protected: Arc<ProtectedFiles>,

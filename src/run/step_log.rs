@@ -12,7 +12,8 @@ use crate::pipeline::definition::Step;
 use crate::pipeline::item_state::ItemState;
 use crate::pipeline::step_request::AnswerCheck;
 use crate::store::{FileStamp, StepRecord, StepState, StoredStep};
-use crate::types::{Attempt, AttemptLog, Failure, Fingerprint, Outcome, Prompt, StepName, TargetName};
+use crate::telemetry::{NestedSpan, record_error};
+use crate::types::{Attempt, AttemptLog, Class, Failure, Fingerprint, Outcome, Prompt, StepName, TargetName};
 
 /// What happened to one step.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +37,8 @@ pub(super) struct StepLog {
     pub(super) files: Vec<FileStamp>,
     /// When its first request was sent.
     pub(super) started: Option<Instant>,
+    /// Its span, from its first request until it has ended.
+    pub(super) span: Option<NestedSpan>,
 }
 
 impl StepLog {
@@ -49,6 +52,13 @@ impl StepLog {
     /// Returns the attempt that gave the answer, if there is one.
     pub(super) fn answering(&self) -> Option<&Attempt> {
         self.answered_by.as_ref().or_else(|| self.attempts.answered_attempt())
+    }
+
+    /// Ends its span, with the class of its failure if it failed.
+    pub(super) fn end_span(&mut self, failure: Option<Class>) {
+        if let (Some(span), Some(class)) = (self.span.take(), failure) {
+            record_error(span.own(), class.as_str());
+        }
     }
 
     /// Returns every attempt of all sessions.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::Either;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::cache_warmup::WarmupEnd;
 use super::gate::{OpenRequest, ProbeWait, ResendRefused, ResentRequest};
@@ -28,6 +29,8 @@ pub(super) struct SentRequest {
     pub(super) waited: Duration,
     /// Whether its step was answered before, and that answer was rejected.
     pub(super) is_validation_retry: bool,
+    /// The parent of its span.
+    pub(super) span: Span,
 }
 
 impl SentRequest {
@@ -267,6 +270,7 @@ fn router_request(job: &Job, step: &Step, request: &SentRequest, context: Reques
         .with_memory(job.item.held.clone())
         .with_stop(job.stop.clone())
         .with_scope_limits(job.scope_limits.clone())
+        .with_parent_span(request.span.clone())
 }
 
 /// Returns whether the request may be answered when the run is resumed: a cap on money was reached, or

@@ -134,7 +134,6 @@ fn start_with_destination(
         protected: Arc::default(),
         pipeline: Arc::new(pipeline),
         router,
-        providers: Vec::new(),
         priority: Priority::Batch,
         scope: ScopeName::default(),
         scope_limits: None,
@@ -230,7 +229,9 @@ async fn a_run_uses_the_next_router_when_the_first_was_killed() {
     assert_eq!((lines.len(), report.items.failed), (3, 3));
     for line in lines {
         // The response of the router that is running.
-        assert_eq!(line["error"]["message"], "there is no route `default`; known routes: ");
+        let message = "the configuration in use has no usable target for route `default` (there is no route `default`; \
+                       known routes: )";
+        assert_eq!(line["error"]["message"], message);
     }
 }
 

@@ -141,7 +141,7 @@ pub(super) async fn record_missing_spend(
 }
 
 /// The budgets of a day: that of all providers, and those of single providers and scopes.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct DayBudgets {
     day: Option<Arc<SharedBudget>>,
     providers: HashMap<ProviderName, Arc<SharedBudget>>,
@@ -163,9 +163,80 @@ impl DayBudgets {
         }
     }
 
+    /// Returns the budgets of a changed configuration. Caps that stay keep what was spent. Nothing changes before
+    /// [`apply_caps`](Self::apply_caps).
+    pub(super) fn changed(&self, settings: &BudgetSettings) -> Self {
+        let new = Self::new(settings);
+        let day = new.day.map(|day| self.day.clone().unwrap_or(day));
+        let kept = |(name, budget): (ProviderName, Arc<SharedBudget>)| {
+            let budget = self.providers.get(&name).cloned().unwrap_or(budget);
+            (name, budget)
+        };
+        let of_scope = |(name, budget): (ScopeName, Arc<SharedBudget>)| {
+            let budget = self.scopes.get(&name).cloned().unwrap_or(budget);
+            (name, budget)
+        };
+        Self {
+            day,
+            providers: new.providers.into_iter().map(kept).collect(),
+            scopes: new.scopes.into_iter().map(of_scope).collect(),
+        }
+    }
+
+    /// Sets the caps of these budgets, and removes those of `former` that are no longer configured: calls in flight still
+    /// spend them.
+    pub(super) fn apply_caps(&self, former: &Self, settings: &BudgetSettings) {
+        for day in former.day.iter().chain(&self.day) {
+            day.set_cap(settings.day);
+        }
+        for (name, budget) in former.providers.iter().chain(&self.providers) {
+            budget.set_cap(settings.provider.get(name).copied());
+        }
+        for (name, budget) in former.scopes.iter().chain(&self.scopes) {
+            budget.set_cap(settings.scope.get(name).copied());
+        }
+    }
+
+    /// Takes over the budgets of scopes from other budgets.
+    pub(super) fn take_scopes(&mut self, other: Self) {
+        self.scopes = other.scopes;
+    }
+
+    /// Returns the same budgets without that of a scope. What has begun still spends it, under its cap.
+    #[must_use]
+    pub(super) fn without_scope(mut self, scope: &ScopeName) -> Self {
+        self.scopes.remove(scope);
+        self
+    }
+
+    /// Returns the same budgets with this cap of a scope; `None` lifts it, also for what has begun.
+    #[must_use]
+    pub(super) fn with_scope(mut self, scope: &ScopeName, cap: Option<NanoUsd>) -> Self {
+        match (self.scopes.get(scope), cap) {
+            (Some(budget), cap) => {
+                budget.set_cap(cap);
+                if cap.is_none() {
+                    self.scopes.remove(scope);
+                }
+            }
+            (None, Some(cap)) => {
+                let budget = SharedBudget::for_day(BudgetScope::Scope(scope.clone()), cap);
+                self.scopes.insert(scope.clone(), budget);
+            }
+            (None, None) => {}
+        }
+        self
+    }
+
     /// Returns the budgets from which the calls of a provider are paid.
     pub(super) fn of_provider(&self, provider: &ProviderName) -> Vec<Arc<SharedBudget>> {
         self.providers.get(provider).into_iter().chain(&self.day).cloned().collect()
+    }
+
+    /// Returns all budgets: that of the day, then those of providers and of scopes, by name.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<SharedBudget>> {
+        let providers: BTreeMap<_, _> = self.providers.iter().collect();
+        self.day.iter().chain(providers.into_values()).chain(self.scopes.values())
     }
 
     /// Returns the budgets of scopes.
@@ -269,4 +340,37 @@ fn unpriced(target: &TargetName) -> Diagnostic {
         "write price = {{ input = .., output = .. }} (US dollars per million tokens) in \
          [provider.{provider}.models.{model}]"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(text: &str) -> BudgetSettings {
+        toml::from_str(text).unwrap()
+    }
+
+    fn spent(dollars: u64) -> Spend {
+        Spend { cost: NanoUsd(dollars * 1_000_000_000), ..Spend::default() }
+    }
+
+    #[test]
+    fn changed_caps_keep_what_was_spent_and_removed_ones_no_longer_apply() {
+        let former_settings = settings("day = 10\nprovider.a = 5\nscope.team-a = 3");
+        let former = DayBudgets::new(&former_settings);
+        for budget in former.of_provider(&"a".into()) {
+            budget.settle(NanoUsd(0), &"a".into(), spent(2), false);
+        }
+        let changed = settings("day = 20\nprovider.b = 1");
+        let next = former.changed(&changed);
+        let day = next.day.clone().unwrap();
+        assert_eq!(day.status().cap, Some(NanoUsd(10_000_000_000)), "nothing has changed yet");
+        next.apply_caps(&former, &changed);
+        assert_eq!((day.status().cap, day.status().spent), (Some(NanoUsd(20_000_000_000)), spent(2)));
+        // Calls in flight still have the removed budget.
+        assert!(!former.providers["a"].is_capped() && !former.scopes["team-a"].is_capped());
+        assert_eq!(next.of_provider(&"a".into()).len(), 1);
+        assert_eq!(next.of_provider(&"b".into()).len(), 2);
+        assert!(next.of_scopes().is_empty());
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use indexmap::IndexSet;
 
-use crate::config::Config;
+use crate::config::{Config, ResolvedConfig};
 use crate::diagnostics::Diagnostics;
 use crate::pipeline::Pipeline;
 use crate::provider::Env;
@@ -20,6 +20,24 @@ use super::budgets::DayBudgets;
 /// # Errors
 /// All problems that were found. Routes and prices are not checked if a key or a provider has a problem.
 pub fn check(config: &Config, pipelines: &[PathBuf], env: Env<'_>) -> Result<Vec<String>, Diagnostics> {
+    check_resolved(config, pipelines, config.preview(env))
+}
+
+/// As [`check`], for the text of a configuration that may come from another machine: it reads no file that the text
+/// names, and each key file is assumed to contain a key.
+///
+/// # Errors
+/// All problems that were found.
+pub fn check_text(text: &str, env: Env<'_>) -> Result<Vec<String>, Diagnostics> {
+    let config = Config::parse("configuration", text, env)?;
+    check_resolved(&config, &[], config.preview_without_files(env))
+}
+
+fn check_resolved(
+    config: &Config,
+    pipelines: &[PathBuf],
+    resolved: Result<ResolvedConfig, Diagnostics>,
+) -> Result<Vec<String>, Diagnostics> {
     let routes: Vec<RouteName> = config.routes.keys().cloned().collect();
     let mut diagnostics = Diagnostics::default();
     let mut loaded = Vec::new();
@@ -29,7 +47,7 @@ pub fn check(config: &Config, pipelines: &[PathBuf], env: Env<'_>) -> Result<Vec
             Err(more) => diagnostics.extend(more),
         }
     }
-    let usable = match config.preview(env) {
+    let usable = match resolved {
         Ok(usable) => usable,
         Err(more) => {
             diagnostics.extend(more);

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 
 use crate::config::{Config, ResolvedConfig, ResolvedProvider, SupervisorSettings};
 use crate::provider::{self, Account, HealthSink, Provider};
-use crate::router::{EmbeddingBatcher, Route, RouteHandle, Router, TargetHandle};
+use crate::router::{Route, RouteHandle, RouteTable, Router, SharedRoutes, TargetHandle};
 use crate::supervisor::{ChildSpec, Slot, WhenExhausted};
 use crate::types::{ProviderName, RouteName};
 
@@ -40,13 +40,8 @@ pub(super) fn account(
     Ok(Account { name: name.clone(), settings, base_url, keys, headers, budgets: budgets.of_provider(name) })
 }
 
-pub(super) fn router_spec(
-    config: &Config,
-    usable: &ResolvedConfig,
-    providers: &Providers,
-    (slot, draining): (&Slot<Router>, &Arc<AtomicBool>),
-    arbiters: &Arbiters,
-) -> ChildSpec {
+/// Returns the routes of a configuration with the states of their providers.
+pub(super) fn route_table(config: &Config, usable: &ResolvedConfig, providers: &Providers) -> RouteTable {
     let target = |target: &crate::router::Target| {
         let provider = providers.get(&target.name.provider)?.clone();
         Some(TargetHandle { name: target.name.clone(), weight: target.weight.get(), provider })
@@ -60,12 +55,20 @@ pub(super) fn router_spec(
             (name.clone(), RouteHandle { policy, targets, hedge_after, failover_refusals })
         })
         .collect();
-    let retry = config.retry;
     let disabled = config.routes.keys().filter_map(|name| {
         let diagnostic = usable.route(name).err()?;
         Some((name.clone(), diagnostic.to_string()))
     });
-    let first = Router::new(routes, retry, draining.clone()).with_disabled_routes(disabled.collect());
+    RouteTable::new(routes, config.retry).with_disabled_routes(disabled.collect())
+}
+
+pub(super) fn router_spec(
+    config: &Config,
+    routes: &SharedRoutes,
+    (slot, draining): (&Slot<Router>, &Arc<AtomicBool>),
+    arbiters: &Arbiters,
+) -> ChildSpec {
+    let first = Router::with_shared_routes(routes.clone(), draining.clone());
     let make = move |_: &mut Context<Router>| first.next_incarnation();
     ChildSpec::in_place("router", slot.clone(), make)
         .on([arbiters.core.clone()])
@@ -73,22 +76,21 @@ pub(super) fn router_spec(
         .when_exhausted(WhenExhausted::Escalate)
 }
 
-/// Joins the requests for embeddings of callers outside of runs.
-pub(super) fn embedding_batcher(usable: &ResolvedConfig, providers: &Providers) -> Arc<EmbeddingBatcher> {
-    let routes = usable.routes.iter().map(|(name, route)| {
-        let targets = route.targets.iter().filter_map(|target| providers.get(&target.name.provider));
-        (name.clone(), targets.collect())
-    });
-    EmbeddingBatcher::new(routes)
+/// Returns the name of the actor of a provider. One that takes the place of another has a generation.
+pub(super) fn provider_child(name: &ProviderName, generation: Option<u64>) -> String {
+    match generation {
+        None => format!("provider {name}"),
+        Some(generation) => format!("provider {name} (reload {generation})"),
+    }
 }
 
 pub(super) fn provider_spec(
+    name: &str,
     settings: &SupervisorSettings,
     state: &Arc<provider::State>,
     router: &Slot<Router>,
     arbiters: &Arbiters,
 ) -> ChildSpec {
-    let name = format!("provider {}", state.name());
     let slot = state.slot().clone();
     let state = state.clone();
     let router = router.clone();
@@ -103,4 +105,6 @@ pub(super) fn provider_spec(
         .on([arbiters.core.clone()])
         .policy(settings.policy(settings.provider_restarts))
         .when_exhausted(WhenExhausted::MarkDown)
+        // The router lets its requests end while the providers still run, also those that were added later.
+        .drained_last()
 }

@@ -34,22 +34,20 @@ impl Pointsman {
         Ok(())
     }
 
-    /// Returns the function by which a ledger reads the sent calls; `None` if no provider has a daily quota.
-    pub(super) fn sent_calls(&self) -> Option<SentCalls> {
-        let providers = self.providers_with_daily_quota();
-        if providers.is_empty() {
-            return None;
-        }
-        let take_sent_calls = move || {
+    /// Returns the function by which a ledger reads the sent calls to the providers in use that have a daily quota.
+    pub(super) fn sent_calls(&self) -> SentCalls {
+        let current = self.shared_current();
+        Box::new(move || {
             let mut calls = BTreeMap::new();
-            providers.iter().for_each(|provider| provider.take_uncounted(&mut calls));
+            let current = current.load();
+            let providers = current.providers.values().filter(|provider| provider.tracks_daily_usage());
+            providers.for_each(|provider| provider.take_uncounted(&mut calls));
             calls
-        };
-        Some(Box::new(take_sent_calls))
+        })
     }
 
     fn providers_with_daily_quota(&self) -> Vec<Arc<State>> {
-        let (providers, ..) = self.actor_parts();
-        providers.values().filter(|provider| provider.tracks_daily_usage()).cloned().collect()
+        let current = self.current();
+        current.providers.values().filter(|provider| provider.tracks_daily_usage()).cloned().collect()
     }
 }

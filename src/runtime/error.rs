@@ -7,7 +7,7 @@ use crate::provider;
 use crate::source;
 use crate::store::{self, RunNumber};
 use crate::supervisor;
-use crate::types::{Advice, ProviderName, Remedy, ScopeNameError};
+use crate::types::{Advice, ProviderName, Remedy, ScopeNameError, TargetName};
 
 /// An error of [`Pointsman`](super::Pointsman).
 #[derive(Debug, thiserror::Error)]
@@ -99,8 +99,24 @@ pub enum Error {
     #[error("cannot serialize the run's manifest: {0}")]
     Manifest(String),
     /// A simulated provider is configured, and this build has no simulator.
-    #[error("{0} is simulated, and this build has no simulator; build with the feature `server`")]
+    #[error("{0} is simulated, and this build has no simulator; build with the feature `simulator`")]
     NoSimulator(ProviderName),
+    /// There is no such provider in the configuration in use.
+    #[error("there is no provider `{name}`; {help}")]
+    UnknownProvider {
+        /// The name.
+        name: ProviderName,
+        /// A similar name, or the known ones.
+        help: String,
+    },
+    /// There is no such target in the configuration in use.
+    #[error("there is no target `{name}`; {help}")]
+    UnknownTarget {
+        /// The name.
+        name: TargetName,
+        /// A similar name, or the known ones.
+        help: String,
+    },
     /// The scope of a run has a name that no scope may have.
     #[error(transparent)]
     ScopeName(#[from] ScopeNameError),
@@ -154,6 +170,8 @@ impl Error {
             | Self::Manifest(_)
             | Self::OtherPipeline
             | Self::NoSimulator(_)
+            | Self::UnknownProvider { .. }
+            | Self::UnknownTarget { .. }
             | Self::ScopeName(_)
             | Self::Clock(_)
             | Self::Stopped => None,

@@ -14,7 +14,7 @@ impl Pointsman {
     /// providers, models, pipelines and steps, and no key, prompt, item or answer.
     ///
     /// ```
-    /// # #[cfg(feature = "server")]
+    /// # #[cfg(feature = "simulator")]
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use pointsman::{Config, Pointsman, Request};
     ///
@@ -27,16 +27,21 @@ impl Pointsman {
     /// assert!(text.lines().any(|line| line == r#"pointsman_requests_total{outcome="answered"} 1"#));
     /// # Ok(())
     /// # }
-    /// # #[cfg(not(feature = "server"))]
+    /// # #[cfg(not(feature = "simulator"))]
     /// # fn main() {}
     /// ```
     pub async fn metrics_text(&self) -> String {
+        text_of(&self.metric_samples())
+    }
+
+    /// Returns the values of all metrics now.
+    #[doc(hidden)]
+    pub fn metric_samples(&self) -> Samples {
         let mut samples = Samples::default();
         let now = Instant::now();
-        let (providers, ..) = self.actor_parts();
-        providers.values().for_each(|provider| provider.report_metrics(now, &mut samples));
+        self.current().providers.values().for_each(|provider| provider.report_metrics(now, &mut samples));
         samples.gauge(&table::RUNS_OPEN, &[], self.runs().count() as f64);
         self.metrics().report_metrics(&mut samples);
-        text_of(&samples)
+        samples
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use actix::prelude::*;
+use arc_swap::ArcSwap;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -17,20 +18,26 @@ use crate::config::{Config, ResolvedConfig};
 use crate::diagnostics::Diagnostics;
 use crate::guard::MemoryBudget;
 use crate::pipeline::Pipeline;
-use crate::provider::{self, Snapshot, process_env};
-use crate::router::{EmbeddingRequest, Embeddings, Request, ResponseStream, Router, RouterHandle, Scopes};
+use crate::provider::{self, Env, Snapshot, process_env};
+use crate::router::{
+    EmbeddingBatcher, EmbeddingRequest, Embeddings, Request, ResponseStream, Router, RouterHandle, Scopes,
+    SharedRoutes,
+};
 use crate::store::Store;
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, RestartChild, RestartsExhausted, Slot, Start,
     Supervisor, Watchdog,
 };
-use crate::types::{RequestError, Response, RouteName};
+use crate::types::{RequestError, Response};
 
 use super::budgets::DayBudgets;
-use super::children::{Providers, account, embedding_batcher, provider_spec, router_spec};
+use super::changes::{Changes, KeyLookup};
+use super::children::{Providers, account, provider_child, provider_spec, route_table, router_spec};
+use super::current::Current;
 use super::error::Error;
 use super::metrics::Metrics;
 use super::open_runs::OpenRuns;
+use super::open_sessions::OpenSessions;
 use super::simulated_provider::SimulatedProviders;
 use super::threads::{self, Arbiters, Threads};
 
@@ -54,20 +61,24 @@ pub struct Pointsman {
 /// Everything that the handle refers to, except the threads.
 #[derive(Debug)]
 struct Inner {
-    config: Config,
-    usable: ResolvedConfig,
-    providers: Providers,
-    budgets: DayBudgets,
+    /// What a reload replaces.
+    current: Arc<ArcSwap<Current>>,
+    /// The routes in use, for the router and the runs.
+    routes: SharedRoutes,
+    /// What serializes the changes of `current`.
+    changes: Changes,
+    simulated: Arc<SimulatedProviders>,
     scopes: Arc<Scopes>,
     supervisor: Addr<Supervisor>,
     router: Slot<Router>,
     requests: RouterHandle,
     draining: Arc<AtomicBool>,
     runs: Arc<OpenRuns>,
+    sessions: OpenSessions,
     metrics: Metrics,
     arbiters: Arbiters,
     fatal_error: watch::Receiver<Option<String>>,
-    _watchdog: Watchdog,
+    watchdog: Watchdog,
 }
 
 impl Drop for Inner {
@@ -76,9 +87,6 @@ impl Drop for Inner {
         self.draining.store(true, Relaxed);
     }
 }
-
-/// Returns the value of an environment variable, for keys of providers.
-type KeyLookup = Box<dyn Fn(&str) -> Option<String> + Send>;
 
 impl Pointsman {
     /// Starts with keys from the process's environment. A provider whose key is missing is left out, with a line
@@ -150,13 +158,21 @@ impl Pointsman {
     pub fn start_to_plan(config: &Config) -> Result<Self, Error> {
         let usable = config.preview(&process_env)?;
         let (started_tx, started_rx) = mpsc::channel();
-        start_threads(config.clone(), move |_| Ok(usable), move |started| drop(started_tx.send(started)))?;
+        let env: KeyLookup = Box::new(process_env);
+        start_threads(
+            config.clone(),
+            env,
+            move |_, _| Ok(usable),
+            move |started| {
+                drop(started_tx.send(started));
+            },
+        )?;
         started_rx.recv().unwrap_or(Err(Error::Stopped))
     }
 
     /// Returns a line for each provider that was left out or is simulated.
-    pub fn notes(&self) -> &[String] {
-        &self.inner.usable.notes
+    pub fn notes(&self) -> Vec<String> {
+        self.current().usable.notes.clone()
     }
 
     /// Sends a request and returns its response, as [`RouterHandle::send`] does.
@@ -179,7 +195,7 @@ impl Pointsman {
     /// Sends a request for embeddings and returns one vector per input, as [`RouterHandle::embed`] does.
     ///
     /// ```
-    /// # #[cfg(feature = "server")]
+    /// # #[cfg(feature = "simulator")]
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// use pointsman::{Config, EmbeddingRequest, Pointsman};
     ///
@@ -190,7 +206,7 @@ impl Pointsman {
     /// assert_eq!((embeddings.vectors.len(), embeddings.vectors[0].len()), (2, 256));
     /// # Ok(())
     /// # }
-    /// # #[cfg(not(feature = "server"))]
+    /// # #[cfg(not(feature = "simulator"))]
     /// # fn main() {}
     /// ```
     ///
@@ -215,12 +231,40 @@ impl Pointsman {
     /// # Errors
     /// All problems of the pipeline.
     pub fn pipeline(&self, path: &Path) -> Result<Pipeline, Diagnostics> {
-        let config = &self.inner.config;
-        let pipeline = Pipeline::load(path, &config.defaults, &self.routes())?;
-        let files = &config.files;
-        self.with_checked_routes(
-            pipeline.with_allowed_folders(&files.allow).with_allowed_hosts(&files.allow_hosts),
-        )
+        self.current().load_pipeline(|defaults, routes| Pipeline::load(path, defaults, routes))
+    }
+
+    /// Reads a pipeline from a text whose author may not choose files, and checks it likewise. `file` is its name in
+    /// diagnostics.
+    ///
+    /// # Errors
+    /// All problems of the pipeline.
+    #[doc(hidden)]
+    pub fn parse_isolated_pipeline(
+        &self,
+        file: &str,
+        text: &str,
+        directory: &Path,
+    ) -> Result<Pipeline, Diagnostics> {
+        self.current().load_pipeline(|defaults, routes| {
+            Pipeline::parse_isolated(file, text, directory, defaults, routes)
+        })
+    }
+
+    /// Reads a pipeline from the text that a file in `directory` had, and checks it likewise. `file` is its name in
+    /// diagnostics.
+    ///
+    /// # Errors
+    /// All problems of the pipeline.
+    #[doc(hidden)]
+    pub fn parse_pipeline_of(
+        &self,
+        file: &str,
+        text: &str,
+        directory: &Path,
+    ) -> Result<Pipeline, Diagnostics> {
+        self.current()
+            .load_pipeline(|defaults, routes| Pipeline::parse(file, text, directory, defaults, routes))
     }
 
     /// Reads a pipeline from a string and checks it likewise. Paths in it are relative to the working directory.
@@ -228,31 +272,39 @@ impl Pointsman {
     /// # Errors
     /// All problems of the pipeline.
     pub fn parse_pipeline(&self, text: &str) -> Result<Pipeline, Diagnostics> {
-        let config = &self.inner.config;
-        let pipeline = Pipeline::parse("pipeline", text, Path::new(""), &config.defaults, &self.routes())?;
-        let files = &config.files;
-        self.with_checked_routes(
-            pipeline.with_allowed_folders(&files.allow).with_allowed_hosts(&files.allow_hosts),
-        )
+        self.parse_pipeline_of("pipeline", text, Path::new(""))
     }
 
-    fn routes(&self) -> Vec<RouteName> {
-        self.inner.config.routes.keys().cloned().collect()
+    /// Returns whether a thread of actors has been blocked for two seconds or longer. It may recover by itself.
+    pub fn is_stalled(&self) -> bool {
+        self.inner.watchdog.is_stalled()
     }
 
-    /// Returns `pipeline` if each of its steps has a usable target.
-    fn with_checked_routes(&self, pipeline: Pipeline) -> Result<Pipeline, Diagnostics> {
-        self.inner.usable.check(pipeline.routes())?;
-        self.inner.usable.check_embeddings(pipeline.steps())?;
-        Ok(pipeline)
+    /// Returns the configuration in use.
+    pub fn config(&self) -> Arc<Config> {
+        self.current().config.clone()
     }
 
-    pub(super) fn usable(&self) -> &ResolvedConfig {
-        &self.inner.usable
+    /// Returns the configuration in use, with the parts that are built from it.
+    pub(super) fn current(&self) -> Arc<Current> {
+        self.inner.current.load_full()
     }
 
-    pub(super) fn budgets(&self) -> &DayBudgets {
-        &self.inner.budgets
+    /// Returns the handle to the configuration in use, for tasks. It does not keep Pointsman running.
+    pub(super) fn shared_current(&self) -> Arc<ArcSwap<Current>> {
+        self.inner.current.clone()
+    }
+
+    pub(super) fn routes(&self) -> &SharedRoutes {
+        &self.inner.routes
+    }
+
+    pub(super) fn changes(&self) -> &Changes {
+        &self.inner.changes
+    }
+
+    pub(super) fn simulated(&self) -> &SimulatedProviders {
+        &self.inner.simulated
     }
 
     pub(super) fn scopes(&self) -> &Scopes {
@@ -263,24 +315,26 @@ impl Pointsman {
         &self.inner.runs
     }
 
+    pub(super) fn sessions(&self) -> &OpenSessions {
+        &self.inner.sessions
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.inner.metrics
     }
 
-    pub(super) fn config(&self) -> &Config {
-        &self.inner.config
-    }
-
     /// Returns the parts that every run uses.
-    pub(super) fn actor_parts(&self) -> (&Providers, &Slot<Router>, &Addr<Supervisor>, &Arbiters) {
-        let Inner { providers, router, supervisor, arbiters, .. } = &*self.inner;
-        (providers, router, supervisor, arbiters)
+    pub(super) fn actor_parts(&self) -> (&Slot<Router>, &Addr<Supervisor>, &Arbiters) {
+        let Inner { router, supervisor, arbiters, .. } = &*self.inner;
+        (router, supervisor, arbiters)
     }
 
-    /// Returns the state of the providers.
+    /// Returns the state of the providers. Those that a reload has removed are at the end until their last calls have ended.
     pub fn providers(&self) -> Vec<Snapshot> {
         let now = Instant::now();
-        self.inner.providers.values().map(|provider| provider.snapshot(now)).collect()
+        let current = self.current();
+        let removed = self.inner.changes.removed(&current.providers);
+        current.providers.values().chain(&removed).map(|provider| provider.snapshot(now)).collect()
     }
 
     /// Counts in the daily budgets what a store has recorded as spent today. A stored run does this when it begins; a
@@ -289,7 +343,7 @@ impl Pointsman {
     /// # Errors
     /// If the store cannot be read.
     pub async fn sync_budgets(&self, store: &dyn Store) -> Result<(), Error> {
-        let budgets = &self.inner.budgets;
+        let budgets = &self.current().budgets;
         Ok(budgets.sync_from_store(store, budgets.of_scopes().keys()).await?)
     }
 
@@ -333,7 +387,8 @@ impl Pointsman {
 
     /// Works on the runtime of the actors, because the caller's may have no timers and no I/O. The work is aborted
     /// when this future is dropped.
-    pub(super) async fn work<T: Send + 'static>(
+    #[doc(hidden)]
+    pub async fn work<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Error> {
@@ -355,18 +410,19 @@ fn launch(
     started: impl FnOnce(Result<Pointsman, Error>) + Send + 'static,
 ) -> Result<(), Error> {
     // A key command may take seconds, so the keys are read on the new thread.
-    start_threads(config.clone(), move |config| Ok(config.resolve(&*env)?), started)
+    start_threads(config.clone(), env, |config, env| Ok(config.resolve(env)?), started)
 }
 
 fn start_threads(
     config: Config,
-    resolve: impl FnOnce(&Config) -> Result<ResolvedConfig, Error> + Send + 'static,
+    env: KeyLookup,
+    resolve: impl FnOnce(&Config, Env<'_>) -> Result<ResolvedConfig, Error> + Send + 'static,
     started: impl FnOnce(Result<Pointsman, Error>) + Send + 'static,
 ) -> Result<(), Error> {
     clock::check()?;
     let begin = move |arbiters| async move {
-        let usable = resolve(&config)?;
-        begin(config, usable, arbiters).await
+        let usable = resolve(&config, &*env)?;
+        begin(config, usable, env, arbiters).await
     };
     threads::start(begin, |result| {
         started(
@@ -378,11 +434,13 @@ fn start_threads(
 async fn begin(
     config: Config,
     usable: ResolvedConfig,
+    env: KeyLookup,
     arbiters: Arbiters,
 ) -> Result<(Inner, impl Future<Output = ()> + use<>), Error> {
     let metrics = Metrics::new();
     MemoryBudget::of_process().set_total(config.run.max_memory.0);
-    let simulated = SimulatedProviders::start(&config, &usable, &arbiters)?;
+    let simulated = Arc::new(SimulatedProviders::default());
+    simulated.start(&config, &usable, &arbiters)?;
     let budgets = DayBudgets::new(&config.budget);
     let scopes = Arc::new(Scopes::new(&config.scopes, budgets.of_scopes()));
     let mut providers = Providers::new();
@@ -399,16 +457,18 @@ async fn begin(
     let draining = Arc::new(AtomicBool::new(false));
     // Actors drain in reverse order of their start: the router lets its requests end while the providers still
     // run.
-    for state in providers.values() {
-        start(&supervisor, provider_spec(&config.supervisor, state, &router, &arbiters)).await?;
+    for (name, state) in &providers {
+        let child = provider_child(name, None);
+        start(&supervisor, provider_spec(&child, &config.supervisor, state, &router, &arbiters)).await?;
     }
-    let spec = router_spec(&config, &usable, &providers, (&router, &draining), &arbiters);
+    let routes = SharedRoutes::new(route_table(&config, &usable, &providers));
+    let spec = router_spec(&config, &routes, (&router, &draining), &arbiters);
     start(&supervisor, spec).await?;
     let watched = [("core", arbiters.core.clone()), ("items", arbiters.items.clone())];
     let watchdog = Watchdog::start(watched, STALL_THRESHOLD, |_| {});
     let watchdog = watchdog.map_err(|source| Error::System { what: "the watchdog", source })?;
     let runs = Arc::new(OpenRuns::new());
-    let end = end(supervisor.clone(), runs.clone(), draining.clone(), simulated);
+    let end = end(supervisor.clone(), runs.clone(), draining.clone(), simulated.clone());
     let requests = RouterHandle::new(
         router.clone(),
         supervisor.clone(),
@@ -417,24 +477,26 @@ async fn begin(
         arbiters.core.clone(),
     );
     let requests = requests
-        .with_embedding_batcher(embedding_batcher(&usable, &providers))
+        .with_embedding_batcher(EmbeddingBatcher::new(routes.clone()))
         .with_scopes(scopes.clone())
         .with_metrics(metrics.requests.clone());
+    let current = Current { config: Arc::new(config), usable, providers, budgets };
     let inner = Inner {
-        config,
-        usable,
-        providers,
-        budgets,
+        current: Arc::new(ArcSwap::from_pointee(current)),
+        routes,
+        changes: Changes::new(env),
+        simulated,
         scopes,
         supervisor,
         router,
         requests,
         draining,
         runs,
+        sessions: OpenSessions::default(),
         metrics,
         arbiters,
         fatal_error,
-        _watchdog: watchdog,
+        watchdog,
     };
     Ok((inner, end))
 }
@@ -445,13 +507,13 @@ async fn end(
     supervisor: Addr<Supervisor>,
     runs: Arc<OpenRuns>,
     draining: Arc<AtomicBool>,
-    simulated: SimulatedProviders,
+    simulated: Arc<SimulatedProviders>,
 ) {
     draining.store(true, Relaxed);
     runs.close(Instant::now()).await;
     // An error means that the supervisor has stopped already.
     let _ = supervisor.send(Drain { by: Instant::now() + MAX_ACTOR_SHUTDOWN }).await;
-    drop(simulated);
+    simulated.stop();
 }
 
 /// Closes the runs, and then stops the actors.
@@ -461,7 +523,11 @@ async fn stop(runs: &OpenRuns, supervisor: &Addr<Supervisor>, by: Instant) -> Dr
     supervisor.send(Drain { by }).await.unwrap_or_default()
 }
 
-async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) -> Result<(), Error> {
+/// Starts an actor.
+///
+/// # Errors
+/// If it cannot be started, or the shutdown has started.
+pub(super) async fn start(supervisor: &Addr<Supervisor>, spec: ChildSpec) -> Result<(), Error> {
     supervisor.send(Start(spec)).await.map_err(|_| Error::Stopped)?.map_err(Error::Actor)
 }
 

@@ -7,14 +7,15 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::ledger::Ledger;
-use crate::pipeline::{ModelIdentity, Pipeline, RunManifest, TargetManifest};
+use crate::pipeline::{Pipeline, RunManifest, TargetManifest};
 use crate::provider::{Model, Settings};
 use crate::run::RunPersistence;
 use crate::sink::{OutputOwner, ReplaceableFile, WrittenFile};
 use crate::store::{self, RunLock, RunMetadata, RunNumber, RunState, RunTotals, Store};
-use crate::types::{Fingerprint, RouteName, ScopeName, TargetName};
+use crate::types::{RouteName, ScopeName, TargetName};
 
 use super::budgets::MaxCost;
+use super::current::model_identity;
 use super::error::Error;
 use super::existing_run::{ExistingRun, SIMULATED_SUFFIX};
 use super::outcome::{StoredOutcome, outcome_before_session, rejected_count, stored_outcome};
@@ -163,7 +164,7 @@ impl PreparedRun {
             store.record_outcome(run, &serde_json::to_value(&outcome).unwrap_or_default()).await?;
         }
         let before = store.spent_by(run).await?;
-        pointsman.budgets().sync_from_store(&*store, [&scope]).await?;
+        pointsman.current().budgets.sync_from_store(&*store, [&scope]).await?;
         pointsman.restore_daily_quotas(&*store).await?;
         let session = store.begin_session(run, Some(&metadata), restarts_items).await?;
         pointsman.restore_token_stats(&*store, run, &scope, session.last_item).await?;
@@ -180,8 +181,9 @@ impl PreparedRun {
             .flatten()
             .map(|target| (target.target.clone(), target.model_identity))
             .collect();
-        let ledger = Ledger::counting(store.clone(), pointsman.runtime().clone(), pointsman.sent_calls())
-            .with_metrics(pointsman.metrics().ledgers.clone());
+        let ledger =
+            Ledger::counting(store.clone(), pointsman.runtime().clone(), Some(pointsman.sent_calls()))
+                .with_metrics(pointsman.metrics().ledgers.clone());
         let persistence = Arc::new(RunPersistence {
             ledger,
             run,
@@ -199,6 +201,7 @@ impl PreparedRun {
             model_identities,
             routes,
         });
+        pointsman.sessions().add(&persistence, || pointsman.current());
         let state_when_completed = match state {
             _ if !options.partial => RunState::Completed,
             // It is not known which items of its input are left.
@@ -348,43 +351,20 @@ impl Pointsman {
     /// Returns whether a target of `pipeline` is simulated.
     #[doc(hidden)]
     pub fn is_simulated(&self, pipeline: &Pipeline) -> bool {
+        let current = self.current();
         let is_simulated =
-            |route: &RouteName| self.targets_of(route).any(|(_, settings, _)| settings.is_simulated());
+            |route: &RouteName| current.targets_of(route).any(|(_, settings, _)| settings.is_simulated());
         pipeline.routes().any(is_simulated)
     }
 
     /// Returns the manifests of a route's targets.
     fn target_manifests(&self, route: &RouteName) -> Vec<TargetManifest> {
         let target_manifest = |(target, settings, model): (&TargetName, &Settings, &Model)| {
-            let identity = ModelIdentity {
-                format: settings.format.as_str(),
-                model: &model.name,
-                simulated: settings.is_simulated(),
-                structured_output: settings.dialect.structured_output.non_default_name(),
-                reasoning_tags: settings.non_default_reasoning_tags(),
-                max_tokens: model.max_tokens.map(Into::into),
-                temperature: model.temperature,
-                drop_parameters: &settings.dialect.drop_parameters,
-                extra: model.extra.as_deref(),
-            };
-            let model_identity: Fingerprint = identity.fingerprint();
+            let model_identity = model_identity(settings, model);
             let address = settings.base_url.clone();
             TargetManifest { target: target.clone(), model_identity, price: model.price, address }
         };
-        self.targets_of(route).map(target_manifest).collect()
-    }
-
-    /// Returns the usable targets of a route.
-    pub(super) fn targets_of(
-        &self,
-        route: &RouteName,
-    ) -> impl Iterator<Item = (&TargetName, &Settings, &Model)> {
-        let usable = self.usable();
-        let targets = usable.route(route).map(|route| route.targets.as_slice()).unwrap_or_default();
-        targets.iter().filter_map(|target| {
-            let ready = usable.providers.get(&target.name.provider)?;
-            Some((&target.name, &ready.settings, ready.settings.models.get(&target.name.model)?))
-        })
+        self.current().targets_of(route).map(target_manifest).collect()
     }
 }
 

@@ -10,11 +10,10 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 
 use crate::pipeline::{Pipeline, ProtectedFiles};
-use crate::provider;
 use crate::router::{RequestMetrics, Router, Scope};
 use crate::run::{
-    Cancel, Progress, ProgressWatched, Report, Run, RunBudgets, RunLimits, RunMetrics, RunOutcome, RunOutput,
-    RunRoute, RunSetup, StopIntake,
+    Cancel, Pause, Progress, ProgressWatched, Report, Run, RunBudgets, RunLimits, RunMetrics, RunOutcome,
+    RunOutput, RunRoute, RunSetup, StopIntake,
 };
 use crate::source::Reader;
 use crate::store::{RunNumber, RunState, Store};
@@ -93,6 +92,17 @@ impl RunHandle {
         Some(progress)
     }
 
+    /// Returns a control of the run, for other tasks than the one that waits for its report.
+    pub fn control(&self) -> RunControl {
+        RunControl { run: self.run.clone(), progress: self.progress.clone(), last: self.last.clone() }
+    }
+
+    /// Takes no more items, finishes the calls in flight, and pauses the run, with this reason in its report. A stored run
+    /// can be resumed.
+    pub fn pause(&self, why: impl Into<Box<str>>) {
+        self.control().pause(why);
+    }
+
     /// Takes no more items. Items in flight are finished.
     pub fn stop_intake(&self) {
         self.run.do_send(StopIntake);
@@ -128,12 +138,48 @@ impl Drop for RunHandle {
     }
 }
 
+/// Controls an active run, besides its handle. It does not keep the run alive: dropping it changes nothing, and nothing
+/// happens once the run has ended.
+#[derive(Debug, Clone)]
+pub struct RunControl {
+    run: Addr<Run>,
+    progress: Weak<watch::Sender<Progress>>,
+    last: Arc<OnceLock<Progress>>,
+}
+
+impl RunControl {
+    /// Takes no more items, finishes the calls in flight, and pauses the run for its user, with this reason in its report.
+    pub fn pause(&self, why: impl Into<Box<str>>) {
+        self.run.do_send(Pause { why: why.into() });
+    }
+
+    /// Takes no more items and aborts those in flight. Their attempts are recorded as possibly charged.
+    pub fn cancel(&self) {
+        self.run.do_send(Cancel);
+    }
+
+    /// Returns the run's progress, as [`RunHandle::progress`] does.
+    pub fn progress(&self) -> ProgressStream {
+        match self.updates() {
+            Some(progress) => ProgressStream::of(progress),
+            None => ProgressStream::ended(self.last.get().cloned().unwrap_or_default()),
+        }
+    }
+
+    /// Returns a channel with the run's progress; `None` if the run has ended.
+    #[doc(hidden)]
+    pub fn updates(&self) -> Option<watch::Receiver<Progress>> {
+        let progress = self.progress.upgrade()?.subscribe();
+        self.run.do_send(ProgressWatched);
+        Some(progress)
+    }
+}
+
 /// Everything that a run is started with.
 pub(super) struct RunParts {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) protected: Arc<ProtectedFiles>,
     pub(super) router: Slot<Router>,
-    pub(super) providers: Vec<Arc<provider::State>>,
     pub(super) routes: Vec<RunRoute>,
     pub(super) limits: RunLimits,
     pub(super) metrics: RunMetrics,
@@ -161,7 +207,6 @@ pub(super) async fn start_run(
         pipeline,
         protected,
         router,
-        providers,
         routes,
         limits,
         metrics,
@@ -188,7 +233,6 @@ pub(super) async fn start_run(
         pipeline,
         protected,
         router,
-        providers,
         routes,
         limits,
         metrics,

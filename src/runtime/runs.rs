@@ -7,15 +7,18 @@ use std::sync::Arc;
 use indexmap::IndexSet;
 use tokio::sync::oneshot;
 
+use crate::config::Config;
 use crate::diagnostics::Diagnostics;
 use crate::guard::SharedBudget;
 use crate::pipeline::{FileUse, Pipeline, ProtectedFiles};
-use crate::run::{RunBudgets, RunOutput, RunRoute, RunTarget};
+use crate::router::SharedRoutes;
+use crate::run::{RunBudgets, RunOutput, RunRoute};
 use crate::sink::WrittenFile;
 use crate::source::Source;
-use crate::types::{NanoUsd, ProviderName, RouteName, ScopeName, Spend, TargetName};
+use crate::types::{NanoUsd, ProviderName, RouteName, ScopeName, Spend};
 
 use super::budgets::{MaxCost, RunOptions};
+use super::current::Current;
 use super::error::Error;
 use super::file_digest::InputFile;
 use super::open_runs::OpenRun;
@@ -68,7 +71,7 @@ impl Pointsman {
         output: impl Into<RunOutput>,
         options: &RunOptions,
     ) -> Result<RunHandle, Error> {
-        let cap = MaxCost::or_configured(options.max_cost, self.config().budget.run);
+        let cap = MaxCost::or_configured(options.max_cost, self.current().config.budget.run);
         let terms = RunTerms { cap, pause: options.pause, scope: options.scope.clone() };
         self.begin_run(pipeline, source, output.into(), terms, None).await
     }
@@ -88,7 +91,7 @@ impl Pointsman {
         prepared: PreparedRun,
     ) -> Result<RunHandle, Error> {
         self.check_prepared(&prepared, &pipeline)?;
-        let cap = MaxCost::or_configured(prepared.max_cost(), self.config().budget.run);
+        let cap = MaxCost::or_configured(prepared.max_cost(), self.current().config.budget.run);
         let terms = RunTerms { cap, pause: prepared.pause(), scope: prepared.scope() };
         self.begin_run(pipeline, source, output.into(), terms, Some(prepared)).await
     }
@@ -99,14 +102,15 @@ impl Pointsman {
     /// # Errors
     /// The targets under a cap that have no price.
     pub fn check_cap(&self, pipeline: &Pipeline, max_cost: Option<MaxCost>) -> Result<(), Diagnostics> {
-        let cap = MaxCost::or_configured(max_cost, self.config().budget.run);
+        let cap = MaxCost::or_configured(max_cost, self.current().config.budget.run);
         self.check_prices(pipeline, cap.is_some()).map(drop)
     }
 
     /// Checks that each target under a cap has a price, and returns notes for the user.
     fn check_prices(&self, pipeline: &Pipeline, capped: bool) -> Result<Vec<String>, Diagnostics> {
-        let targets = pipeline.steps().iter().flat_map(|step| self.usable().targets_of(step));
-        self.budgets().check_prices(self.usable(), targets.map(|target| target.name.clone()), capped)
+        let Current { usable, budgets, .. } = &*self.current();
+        let targets = pipeline.steps().iter().flat_map(|step| usable.targets_of(step));
+        budgets.check_prices(usable, targets.map(|target| target.name.clone()), capped)
     }
 
     /// Starts a run in a task of its own, so that a caller which is dropped while it waits leaves no half-started
@@ -120,7 +124,7 @@ impl Pointsman {
         prepared: Option<PreparedRun>,
     ) -> Result<RunHandle, Error> {
         terms.scope.check()?;
-        let is_capped = terms.cap.is_some() || self.budgets().of_scopes().contains_key(&terms.scope);
+        let is_capped = terms.cap.is_some() || self.current().budgets.of_scopes().contains_key(&terms.scope);
         let notes = self.check_prices(&pipeline, is_capped)?;
         let open = self.runs().register()?;
         let (handle_tx, handle_rx) = oneshot::channel();
@@ -175,11 +179,13 @@ impl PendingRun {
             }
             None => None,
         };
+        let current = pointsman.current();
+        let config = &current.config;
         let protected =
-            Arc::new(protected_files(pointsman, &pipeline, input_path.as_deref(), &files, session.as_ref()));
+            Arc::new(protected_files(config, &pipeline, input_path.as_deref(), &files, session.as_ref()));
         // If two processes begin one run at once, the other one may have set a cap and a scope.
         let cap = match &session {
-            Some(session) => MaxCost::or_configured(session.outcome.max_cost, pointsman.config().budget.run),
+            Some(session) => MaxCost::or_configured(session.outcome.max_cost, config.budget.run),
             None => cap,
         };
         let scope = match &session {
@@ -188,22 +194,20 @@ impl PendingRun {
         };
         let before: Spend = session.iter().flat_map(|session| session.spent_before.values().copied()).sum();
         let own = SharedBudget::for_run(cap, before, session.is_some());
-        let config = pointsman.config();
-        let settings = &pointsman.config().supervisor;
-        let (providers, router, supervisor, arbiters) = pointsman.actor_parts();
-        let routes = pipeline.routes().filter_map(|route| pointsman.usable().route(route).ok());
+        let settings = &config.supervisor;
+        let (router, supervisor, arbiters) = pointsman.actor_parts();
+        let routes = pipeline.routes().filter_map(|route| current.usable.route(route).ok());
         let targets = routes.flat_map(|route| &route.targets);
         let names: IndexSet<ProviderName> = targets.map(|target| target.name.provider.clone()).collect();
         let parts = run::RunParts {
             pipeline: pipeline.clone(),
             protected,
             router: router.clone(),
-            providers: names.iter().filter_map(|name| providers.get(name)).cloned().collect(),
-            budgets: RunBudgets { own, shared: pointsman.budgets().shared_by_run(&scope, names.iter()) },
+            budgets: RunBudgets { own, shared: current.budgets.shared_by_run(&scope, names.iter()) },
             scope_limits: pointsman.scopes().get(&scope),
             scope,
             notes,
-            routes: run_routes(pointsman, &pipeline),
+            routes: run_routes(pointsman.routes(), &pipeline),
             limits: pause.or_configured(&config.run),
             metrics: pointsman.metrics().runs.clone(),
             request_metrics: pointsman.metrics().requests.clone(),
@@ -218,37 +222,30 @@ impl PendingRun {
     }
 }
 
-/// Returns the routes of a pipeline's steps, with the targets that can answer any of these steps: the others show nothing
-/// about a hold.
-fn run_routes(pointsman: &Pointsman, pipeline: &Pipeline) -> Vec<RunRoute> {
-    let (providers, ..) = pointsman.actor_parts();
-    let usable = pointsman.usable();
+/// Returns the routes of a pipeline's steps. If all steps of a route have `embed`, only its targets with embeddings count:
+/// the others show nothing about a hold.
+fn run_routes(routes: &SharedRoutes, pipeline: &Pipeline) -> Vec<RunRoute> {
     let names: IndexSet<&RouteName> = pipeline.routes().collect();
     let route = |name: &RouteName| {
         let steps = || pipeline.steps().iter().filter(|step| step.route == *name);
-        let patience = steps().map(|step| step.deadline).min()?;
-        let answers_a_step = |name: &TargetName| {
-            steps().any(|step| usable.targets_of(step).any(|target| target.name == *name))
-        };
-        let targets = usable.route(name).ok()?.targets.iter();
-        let targets = targets.filter(|target| answers_a_step(&target.name)).filter_map(|target| {
-            let provider = providers.get(&target.name.provider)?.clone();
-            Some(RunTarget { name: target.name.clone(), provider })
-        });
-        Some(RunRoute { name: name.clone(), targets: targets.collect(), min_step_deadline: patience })
+        Some(RunRoute {
+            name: name.clone(),
+            routes: routes.clone(),
+            only_embeddings: steps().all(|step| step.embedding.is_some()),
+            min_step_deadline: steps().map(|step| step.deadline).min()?,
+        })
     };
     names.into_iter().filter_map(route).collect()
 }
 
 /// Returns the files that items of a run may not attach.
 fn protected_files(
-    pointsman: &Pointsman,
+    config: &Config,
     pipeline: &Pipeline,
     input: Option<&Path>,
     outputs: &[WrittenFile],
     session: Option<&ActiveSession>,
 ) -> ProtectedFiles {
-    let config = pointsman.config();
     let mut files = pipeline.protected().clone();
     config.secret_files().for_each(|file| files.add(FileUse::Secret, file));
     config.store.url.files().iter().for_each(|file| files.add(FileUse::Store, file));

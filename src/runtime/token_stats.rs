@@ -30,7 +30,7 @@ impl Pointsman {
         }
         let after = ItemNumber(last.0.saturating_sub(i64::from(MAX_ITEMS_READ)));
         let answers = output_tokens(&store.items(run, after, MAX_ITEMS_READ).await?);
-        let (providers, ..) = self.actor_parts();
+        let providers = &self.current().providers;
         for ((target, step), written) in answers {
             if let Some(provider) = providers.get(&target.provider) {
                 State::restore_token_stats(provider, &target.model, scope, &step, written);

@@ -23,6 +23,7 @@ const ERROR_COLUMNS: [&str; 3] = ["error_class", "error_step", "error_message"];
 const TRAILING_COLUMNS: [&str; 5] =
     ["input_tokens", "output_tokens", "cost_usd", "duration_seconds", "attempts"];
 
+#[derive(Debug)]
 pub(super) struct CsvColumns {
     steps: Vec<StepName>,
     formulas: FormulaCells,

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::columns::CsvColumns;
 use super::format::Format;
+use super::line_encoder::{LineEncoder, write_json};
 use super::output::{OutputWriter, SharedFlags, WriteSummary, WrittenLength};
 use super::output_owner::WrittenFile;
 use super::write_queue::{Progress, WriteQueue};
@@ -59,19 +58,15 @@ enum Backend<T> {
 impl Sink<Line> {
     /// Writes results to `destination`. The columns of CSV follow from `steps`, the pipeline's step names.
     pub fn results(destination: Destination, format: Format, steps: &[StepName]) -> Result<Self, Error> {
-        match format {
-            Format::Jsonl => Self::start(destination, Vec::new(), terminal_text::json, write_json),
-            Format::Csv(formulas) => {
-                let columns = CsvColumns::new(steps, formulas);
-                let header = columns.header().map_err(|source| Error::Open {
-                    name: destination.name.clone(),
-                    source: Arc::new(source),
-                })?;
-                Self::start(destination, header, terminal_text::lines, move |line, out| {
-                    columns.write(line, out)
-                })
-            }
-        }
+        let encoder = LineEncoder::new(format, steps);
+        let header = encoder
+            .header()
+            .map_err(|source| Error::Open { name: destination.name.clone(), source: Arc::new(source) })?;
+        let show_on_terminal = match format {
+            Format::Jsonl => terminal_text::json,
+            Format::Csv(_) => terminal_text::lines,
+        };
+        Self::start(destination, header, show_on_terminal, move |line, out| encoder.write(line, out))
     }
 }
 
@@ -232,12 +227,6 @@ impl<T: Send + 'static> Sink<T> {
             Backend::Channel(_) => Ok(WriteSummary { lines: self.lines(), ..WriteSummary::default() }),
         }
     }
-}
-
-fn write_json<T: Serialize>(line: &T, out: &mut Vec<u8>) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, line)?;
-    out.push(b'\n');
-    Ok(())
 }
 
 /// Whether more lines may arrive after the queued ones.

@@ -190,6 +190,16 @@ impl Source {
         Self::from_results(name, Some(total), values.into_iter())
     }
 
+    /// Takes values of which it is not known how many there will be. Its size is unknown.
+    #[doc(hidden)]
+    pub fn growing<I>(name: impl Into<String>, values: I) -> Self
+    where
+        I: IntoIterator<Item = Result<(u64, Value), ValueError>>,
+        I::IntoIter: Send + 'static,
+    {
+        Self::from_results(name, None, values.into_iter())
+    }
+
     fn from_results(
         name: impl Into<String>,
         total: Option<u64>,

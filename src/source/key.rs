@@ -61,6 +61,11 @@ pub(super) fn key_of(item: &Map<String, Value>) -> Result<Key, String> {
     Ok(Key { key: key_text, from_content: false })
 }
 
+/// Returns the key that an item has in a source, or the reason why its `id` is not a valid key.
+pub(crate) fn item_key(item: &Map<String, Value>) -> Result<ItemKey, String> {
+    key_of(item).map(|key| key.key)
+}
+
 /// Returns whether an `id` has the form of the key of an item without an `id`.
 fn looks_like_content_key(id: &str) -> bool {
     let digits = id.strip_prefix(CONTENT_KEY_PREFIX);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::document::{DocumentKind, MAX_DOCUMENT_DEPTH};
 use super::run::RunNumber;
 use crate::types::{Advice, Remedy};
 
@@ -113,6 +114,54 @@ pub enum Error {
     /// The run does not exist.
     #[error("there is no run {run} in this database; {advice}", run = .0, advice = no_run_advice())]
     NoRun(RunNumber),
+    /// The document has another version than the change expects.
+    #[error("{}", conflict(*kind, name, *found))]
+    VersionConflict {
+        /// What the document is.
+        kind: DocumentKind,
+        /// Its name.
+        name: String,
+        /// Its latest version; `None` if it does not exist.
+        found: Option<i64>,
+    },
+    /// The value of a document is too large.
+    #[error(
+        "the {kind} {name:?} is too large to be stored: it has {bytes} bytes as JSON, and at most {max} are allowed"
+    )]
+    DocumentTooLarge {
+        /// What the document is.
+        kind: DocumentKind,
+        /// Its name.
+        name: String,
+        /// The size of its JSON text.
+        bytes: usize,
+        /// The largest size.
+        max: usize,
+    },
+    /// The value of a document is nested too deeply to be read again.
+    #[error("the {kind} {name:?} cannot be stored: it is nested more than {MAX_DOCUMENT_DEPTH} levels deep")]
+    DocumentTooDeep {
+        /// What the document is.
+        kind: DocumentKind,
+        /// Its name.
+        name: String,
+    },
+    /// A range of days has too many rows of spend.
+    #[error("these days have more than {max} rows of spend: ask for fewer days")]
+    TooMuchSpending {
+        /// The largest number of rows.
+        max: u32,
+    },
+}
+
+fn conflict(kind: DocumentKind, name: &str, found: Option<i64>) -> String {
+    match found {
+        Some(version) => format!(
+            "the {kind} {name:?} exists and its latest version is {version}, which the change does not expect: read it \
+             again, then repeat the change"
+        ),
+        None => format!("the {kind} {name:?} does not exist, but the change expects a version of it"),
+    }
 }
 
 fn no_run_advice() -> Advice {
@@ -141,12 +190,16 @@ impl Error {
             | Self::NotOurs { .. }
             | Self::Damaged { .. }
             | Self::Io { .. }
-            | Self::Busy { .. } => None,
+            | Self::Busy { .. }
+            | Self::VersionConflict { .. }
+            | Self::DocumentTooLarge { .. }
+            | Self::DocumentTooDeep { .. }
+            | Self::TooMuchSpending { .. } => None,
         }
     }
 }
 
 /// Names a run. A run that is being created has no number yet.
 fn name(run: RunNumber) -> String {
-    if run == RunNumber(0) { "a new run".to_owned() } else { format!("run {run}") }
+    if run == RunNumber::NONE { "a new run".to_owned() } else { format!("run {run}") }
 }

@@ -6,11 +6,13 @@
 
 mod call_count;
 mod database_files;
+mod document;
 mod error;
 #[cfg_attr(not(feature = "sqlite"), expect(dead_code, reason = "only `Sqlite` takes locks"))]
 mod lock;
 mod record;
 mod run;
+mod spending;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[expect(clippy::module_inception, reason = "the module is named after its trait")]
@@ -21,12 +23,16 @@ mod tests;
 mod url;
 
 pub use call_count::CallCount;
+pub use document::{
+    Document, DocumentKind, ExpectedVersion, MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_DOCUMENT_VERSIONS,
+};
 pub use error::Error;
 pub use lock::RunLock;
 pub use record::{
     FileStamp, ItemHead, ItemNumber, OutcomeRecord, Record, StepRecord, StepState, StoredItem, StoredStep,
 };
-pub use run::{RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
+pub use run::{RunFilter, RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
+pub use spending::{MAX_SPENDING_ROWS, ScopeSpendingRow, SpendingRow};
 #[cfg(feature = "sqlite")]
 pub use sqlite::Sqlite;
 pub(crate) use store::MAX_LOCK_WAIT;

@@ -3,14 +3,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::types::UsageTotals;
 
 /// The number of a run in its store. Users refer to a run by it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunNumber(pub i64);
+
+impl RunNumber {
+    /// No run. Spend of requests outside of runs is recorded under it. Stored runs have numbers from 1.
+    pub const NONE: Self = Self(0);
+}
 
 impl fmt::Display for RunNumber {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,7 +66,7 @@ impl RunState {
     }
 
     #[cfg(feature = "sqlite")]
-    pub(super) fn parse(word: &str) -> Option<Self> {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
     }
 }
@@ -100,6 +105,21 @@ pub struct StoredRun {
     pub updated_at: i64,
     /// The outcome of its last session; null before its end.
     pub outcome: Value,
+}
+
+/// Which runs a page contains. Its default is an empty page of all runs: `max` is 0.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Only runs in this state.
+    pub state: Option<RunState>,
+    /// Only runs of the pipeline with this name.
+    pub name: Option<String>,
+    /// Only runs whose identity begins like this.
+    pub identity_prefix: Option<String>,
+    /// Only runs with smaller numbers: the last run of the previous page.
+    pub before: Option<RunNumber>,
+    /// The largest number of runs.
+    pub max: u32,
 }
 
 /// The counts of a run's items, and their usage.

@@ -12,10 +12,12 @@ use serde_json::Value;
 use crate::types::{Day, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
 
 use super::call_count::CallCount;
+use super::document::{Document, DocumentKind, ExpectedVersion};
 use super::error::Error;
 use super::lock::RunLock;
 use super::record::{ItemNumber, Record, StoredItem};
-use super::run::{RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
+use super::run::{RunFilter, RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
+use super::spending::{ScopeSpendingRow, SpendingRow};
 
 /// How long a read or a write waits for another process that is writing before it fails.
 pub(crate) const MAX_LOCK_WAIT: Duration = Duration::from_secs(30);
@@ -31,6 +33,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns all runs, the latest first.
     #[doc(hidden)]
     fn runs(&self) -> StoreFuture<'_, Vec<StoredRun>>;
+
+    /// Returns a page of the runs that a filter describes, the latest first.
+    #[doc(hidden)]
+    fn runs_page<'a>(&'a self, filter: &'a RunFilter) -> StoreFuture<'a, Vec<StoredRun>>;
+
+    /// Returns the runs that a process works on, did not end, or stopped, whose identity begins with `identity_prefix`: those
+    /// in state [`RunState::Running`] or [`RunState::Stopped`]. The earliest is first.
+    #[doc(hidden)]
+    fn unfinished_runs<'a>(&'a self, identity_prefix: &'a str) -> StoreFuture<'a, Vec<StoredRun>>;
 
     /// Returns a run.
     #[doc(hidden)]
@@ -127,12 +138,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn damage(&self, what: String) -> Error;
 
-    /// Returns the spend of a day, UTC, of all runs including deleted ones.
+    /// Returns the spend of a day, UTC, of all runs including deleted ones, and of requests outside of runs.
     #[doc(hidden)]
     fn spent_on(&self, day: Day) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>>;
 
-    /// Returns the spend of a day, UTC, by scope, or that of one scope, of all runs including deleted ones. Runs without a scope are not
-    /// included, and neither is what earlier versions recorded.
+    /// Returns the spend of a day, UTC, by scope, or that of one scope, of all runs including deleted ones, and of requests
+    /// outside of runs. Runs without a scope are not included, and neither is what earlier versions recorded.
     #[doc(hidden)]
     fn scopes_spent_on<'a>(
         &'a self,
@@ -144,8 +155,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     #[doc(hidden)]
     fn spent_by(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<ProviderName, Spend>>;
 
-    /// Adds spend that is in no record: attempts whose end was never reported. `scope` is that of the session; empty for
-    /// none.
+    /// Adds spend that is in no record: attempts whose end was never reported, and requests outside of runs, whose `run` is
+    /// [`RunNumber::NONE`]. `scope` is that of the session or of the requests; empty for none.
     #[doc(hidden)]
     fn add_spend<'a>(
         &'a self,
@@ -154,6 +165,22 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         day: Day,
         spent: &'a BTreeMap<ProviderName, Spend>,
     ) -> StoreFuture<'a, ()>;
+
+    /// Returns the spend of the days from `from` to `to`, both included, by day, provider and run, of all runs including
+    /// deleted ones, and of requests outside of runs.
+    ///
+    /// # Errors
+    /// [`Error::TooMuchSpending`] if these are more than [`MAX_SPENDING_ROWS`](super::MAX_SPENDING_ROWS) rows.
+    #[doc(hidden)]
+    fn spending(&self, from: Day, to: Day) -> StoreFuture<'_, Vec<SpendingRow>>;
+
+    /// Returns the spend of scopes of the days from `from` to `to`, both included, by day, scope and run. It includes what
+    /// [`scopes_spent_on`](Self::scopes_spent_on) includes.
+    ///
+    /// # Errors
+    /// As [`spending`](Self::spending).
+    #[doc(hidden)]
+    fn scope_spending(&self, from: Day, to: Day) -> StoreFuture<'_, Vec<ScopeSpendingRow>>;
 
     /// Counts calls that were sent, by target, for the daily limits.
     #[doc(hidden)]
@@ -181,6 +208,97 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns the space of deleted runs to the file system, unless a run is in progress.
     #[doc(hidden)]
     fn vacuum(&self) -> StoreFuture<'_, ()>;
+
+    /// Writes a few bytes and returns when they are durable, as a check that records can be written.
+    ///
+    /// Success proves that the file can be written, is still at its path, is not locked by another process, and that its disk
+    /// accepts and keeps a small write. It does not prove that the disk has space for more: the journal reuses its space. It
+    /// waits while another process is writing, at most 30 seconds, so a caller that answers in time needs a timeout.
+    #[doc(hidden)]
+    fn check_writable(&self) -> StoreFuture<'_, ()>;
+
+    /// Writes the next version of a document. Its number is one above that of the latest version, which may be a deletion.
+    /// `expires_at` is in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// [`Error::VersionConflict`] if the latest version is not the expected one: of two changes at the same time that expect
+    /// the same version, one fails. [`Error::DocumentTooLarge`] and [`Error::DocumentTooDeep`].
+    #[doc(hidden)]
+    fn put_document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        value: &'a Value,
+        by: &'a str,
+        expires_at: Option<i64>,
+        expected: ExpectedVersion,
+    ) -> StoreFuture<'a, Document>;
+
+    /// Overwrites the latest version of a document, including its time and its writer, and keeps the number of the version.
+    /// Writes the next version if there is none or if it is a deletion. For documents that change often and need no
+    /// history: [`ExpectedVersion::Is`] does not notice that another caller has overwritten the same version.
+    ///
+    /// # Errors
+    /// As [`put_document`](Self::put_document).
+    #[doc(hidden)]
+    fn replace_document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        value: &'a Value,
+        by: &'a str,
+        expires_at: Option<i64>,
+        expected: ExpectedVersion,
+    ) -> StoreFuture<'a, Document>;
+
+    /// Returns the latest version of a document; `None` if it is a deletion or has expired at `now`, in milliseconds since
+    /// 1970.
+    #[doc(hidden)]
+    fn document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        now: i64,
+    ) -> StoreFuture<'a, Option<Document>>;
+
+    /// Returns one version of a document, which may be a deletion or have expired.
+    #[doc(hidden)]
+    fn document_version<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        version: i64,
+    ) -> StoreFuture<'a, Option<Document>>;
+
+    /// Returns the versions of a document including deletions, the latest first, at most
+    /// [`MAX_DOCUMENT_VERSIONS`](super::MAX_DOCUMENT_VERSIONS). Earlier ones stay readable by their numbers.
+    #[doc(hidden)]
+    fn document_versions<'a>(&'a self, kind: DocumentKind, name: &'a str) -> StoreFuture<'a, Vec<Document>>;
+
+    /// Returns the latest versions of at most `max` documents whose names come after `after`, by name. Deleted documents
+    /// are not included. Expired ones are, until they are removed.
+    #[doc(hidden)]
+    fn documents<'a>(
+        &'a self,
+        kind: DocumentKind,
+        after: Option<&'a str>,
+        max: u32,
+    ) -> StoreFuture<'a, Vec<Document>>;
+
+    /// Deletes a document and keeps its versions: writes a further version that is its deletion. Returns `false` and writes
+    /// nothing if there is no document or it is deleted. An expired one is deleted.
+    #[doc(hidden)]
+    fn delete_document<'a>(&'a self, kind: DocumentKind, name: &'a str, by: &'a str)
+    -> StoreFuture<'a, bool>;
+
+    /// Removes a document with all its versions. Returns `false` if there was none.
+    #[doc(hidden)]
+    fn remove_document<'a>(&'a self, kind: DocumentKind, name: &'a str) -> StoreFuture<'a, bool>;
+
+    /// Removes the documents whose latest version has expired at `now`, in milliseconds since 1970, with all their versions.
+    /// Returns their number. Other writes can happen in between: it removes some at a time.
+    #[doc(hidden)]
+    fn remove_expired(&self, kind: DocumentKind, now: i64) -> StoreFuture<'_, u64>;
 }
 
 /// The result of a store operation.

@@ -14,7 +14,10 @@ use crate::types::{
     Spend, Tokens, Usage, UsageTotals,
 };
 
+mod documents;
+mod run_pages;
 mod scope_spending;
+mod spending_rows;
 
 fn metadata(pipeline: &str) -> RunMetadata {
     RunMetadata {
@@ -865,6 +868,7 @@ async fn a_schema_that_the_program_did_not_create_is_damage() {
         ),
         ("CREATE VIEW all_items AS SELECT * FROM items", "it has the view \"all_items\""),
         ("CREATE INDEX by_line ON items (run, line)", "it has the index \"by_line\""),
+        ("CREATE INDEX by_writer ON documents (created_by)", "it has the index \"by_writer\""),
         ("DROP INDEX items_failed", "the index items_failed is missing"),
         ("DROP TABLE steps", "the table steps is missing"),
         (

@@ -41,6 +41,8 @@ pub struct ChildSpec {
     pub(super) when_exhausted: WhenExhausted,
     pub(super) grace: Duration,
     pub(super) arbiters: ArbiterList,
+    /// Whether a drain stops it after all children without this mark.
+    pub(super) drained_last: bool,
     /// Advice if it cannot be restarted by name; `None` if it can.
     pub(super) manual_restart_advice: Option<&'static str>,
     pub(super) runtime: Box<dyn ChildRuntime>,
@@ -85,6 +87,7 @@ impl ChildSpec {
             when_exhausted: WhenExhausted::default(),
             grace: DEFAULT_GRACE,
             arbiters: ArbiterList(Vec::new()),
+            drained_last: false,
             manual_restart_advice: None,
             runtime,
         }
@@ -116,6 +119,13 @@ impl ChildSpec {
     #[must_use]
     pub fn when_exhausted(mut self, then: WhenExhausted) -> Self {
         self.when_exhausted = then;
+        self
+    }
+
+    /// Lets a drain stop it after all children without this mark, whenever it was started.
+    #[must_use]
+    pub fn drained_last(mut self) -> Self {
+        self.drained_last = true;
         self
     }
 

@@ -68,6 +68,7 @@ pub(super) struct ChildEntry {
     pub(super) incarnation: u64,
     pub(super) grace: Duration,
     pub(super) when_exhausted: WhenExhausted,
+    pub(super) drained_last: bool,
     pub(super) manual_restart_advice: Option<&'static str>,
     pub(super) phase: Phase,
     restarts: RestartTracker,
@@ -85,6 +86,7 @@ impl ChildEntry {
             when_exhausted,
             grace,
             arbiters,
+            drained_last,
             manual_restart_advice,
             runtime,
         } = spec;
@@ -95,6 +97,7 @@ impl ChildEntry {
             incarnation: 0,
             grace,
             when_exhausted,
+            drained_last,
             manual_restart_advice,
             phase: Phase::Down,
             restarts,

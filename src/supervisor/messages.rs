@@ -31,7 +31,8 @@ pub struct RestartChild {
     pub name: Arc<str>,
 }
 
-/// Stops all children, one after the other in the reverse order of their start, and starts no more.
+/// Stops all children, one after the other in the reverse order of their start, and starts no more. Children that are
+/// [drained last](ChildSpec::drained_last) are stopped after the others.
 ///
 /// Each gets a graceful `Stop` and then time. A child that does not stop leaves a tenth of the remaining
 /// time to those started before it; a child that blocks its thread is abandoned half a second after its

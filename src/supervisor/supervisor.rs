@@ -155,13 +155,14 @@ impl Supervisor {
         }
     }
 
-    /// Continues a drain: stops the last remaining child, and responds when there is none.
+    /// Continues a drain: stops the last remaining child, those last that are marked so, and responds when there is none.
     fn continue_drain(&mut self, ctx: &Context<Self>) {
         let Some(draining) = &mut self.draining else { return };
         // Children without an incarnation need no stop.
         self.children.retain(|child| matches!(child.phase, Phase::Up | Phase::Stopping { .. }));
         let others = self.children.len().saturating_sub(1);
-        let Some(child) = self.children.last_mut() else {
+        let next = self.children.iter().rposition(|child| !child.drained_last).unwrap_or(others);
+        let Some(child) = self.children.get_mut(next) else {
             let drained = Drained { killed: draining.killed };
             info!(killed = drained.killed, "drained");
             draining.responders.drain(..).for_each(|responder| responder.send(drained));
@@ -173,7 +174,7 @@ impl Supervisor {
         let now = Instant::now();
         let grace = drain_grace(draining.by.saturating_duration_since(now), others);
         child.request_stop(now + grace, AfterStop::Remove, None);
-        self.schedule_tick(grace, &self.children[others], TickKind::Abort, ctx);
+        self.schedule_tick(grace, &self.children[next], TickKind::Abort, ctx);
     }
 }
 

@@ -38,6 +38,8 @@ pub enum ArbiterEvent {
 pub struct Watchdog {
     /// Dropping it wakes the thread, which then ends.
     _shutdown_tx: mpsc::Sender<()>,
+    /// Arbiters that make no progress now.
+    stalled: Arc<AtomicU64>,
 }
 
 impl Watchdog {
@@ -57,6 +59,8 @@ impl Watchdog {
             .map(|(name, arbiter)| WatchedArbiter::new(name.into(), &arbiter, interval))
             .collect();
         let (shutdown_tx, shutdown_rx) = mpsc::channel::<()>();
+        let stalled = Arc::<AtomicU64>::default();
+        let count = stalled.clone();
         std::thread::Builder::new().name("watchdog".into()).spawn(move || {
             let mut last = Instant::now();
             while let Err(RecvTimeoutError::Timeout) = shutdown_rx.recv_timeout(interval) {
@@ -66,9 +70,16 @@ impl Watchdog {
                 let was_suspended = now.saturating_duration_since(last) >= threshold.max(interval * 4);
                 last = now;
                 watched.retain_mut(|arbiter| arbiter.check(now, threshold, was_suspended, &mut report));
+                let stalled = watched.iter().filter(|arbiter| arbiter.is_stalled).count();
+                count.store(stalled as u64, Ordering::Relaxed);
             }
         })?;
-        Ok(Self { _shutdown_tx: shutdown_tx })
+        Ok(Self { _shutdown_tx: shutdown_tx, stalled })
+    }
+
+    /// Returns whether an arbiter makes no progress now.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::Relaxed) > 0
     }
 }
 

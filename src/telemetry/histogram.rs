@@ -55,6 +55,15 @@ impl Histogram {
         self.sum_nanos.fetch_add(nanos, Relaxed);
     }
 
+    /// Moves what another histogram with the same bounds has recorded to this one.
+    pub fn take_from(&self, other: &Self) {
+        debug_assert!(self.bounds == other.bounds, "histograms with different bounds");
+        for (count, other) in self.counts.iter().zip(&other.counts) {
+            count.fetch_add(other.swap(0, Relaxed), Relaxed);
+        }
+        self.sum_nanos.fetch_add(other.sum_nanos.swap(0, Relaxed), Relaxed);
+    }
+
     /// Returns what was recorded so far.
     pub fn snapshot(&self) -> HistogramSnapshot {
         let bounds = self.bounds.0.iter().copied().chain([f64::INFINITY]);

@@ -50,6 +50,28 @@ impl Samples {
         self.add(metric, labels, Value::Histogram(snapshot));
     }
 
+    /// Returns the counts of a counter, each with the values of the metric's labels.
+    pub fn counters(&self, metric: &Metric) -> impl Iterator<Item = (&[String], u64)> {
+        let values = self.by_metric.get(metric.name).into_iter().flat_map(|family| &family.values);
+        values.filter_map(|(labels, value)| match value {
+            Value::Counter(count) => Some((labels.as_slice(), *count)),
+            Value::RealCounter(_) | Value::Gauge(_) | Value::Histogram(_) => None,
+        })
+    }
+
+    /// Returns the sum of a histogram over all labels; `None` without one.
+    pub fn histogram_sum(&self, metric: &Metric) -> Option<HistogramSnapshot> {
+        let values = self.by_metric.get(metric.name).into_iter().flat_map(|family| family.values.values());
+        let histograms = values.filter_map(|value| match value {
+            Value::Histogram(histogram) => Some(histogram.clone()),
+            Value::Counter(_) | Value::RealCounter(_) | Value::Gauge(_) => None,
+        });
+        histograms.reduce(|mut sum, more| {
+            sum.add(&more);
+            sum
+        })
+    }
+
     fn add(&mut self, metric: &'static Metric, labels: &[&str], value: Value) {
         debug_assert_eq!(labels.len(), metric.labels.len(), "labels of {}: {labels:?}", metric.name);
         debug_assert_eq!(value.kind(), metric.kind, "kind of {}", metric.name);
@@ -145,6 +167,30 @@ mod tests {
         samples.counter(&table::TOKENS, &["small", "acme", "input"], 4);
         let counts = samples.by_metric[table::TOKENS.name].values.values();
         assert_eq!(counts.collect::<Vec<_>>(), [2, 3, 4].map(Value::Counter).each_ref());
+    }
+
+    #[test]
+    fn values_are_read_by_labels_and_over_all_labels() {
+        let mut samples = Samples::default();
+        samples.counter(&table::TOKENS, &["acme", "small", "input"], 2);
+        samples.counter(&table::TOKENS, &["acme", "large", "input"], 3);
+        samples.real_counter(&table::COST_USD, &["acme", "small"], 0.25);
+        samples.histogram(
+            &table::ATTEMPT_SECONDS,
+            &["acme", "small"],
+            snapshot_of(&[Duration::from_secs(1)]),
+        );
+        samples.histogram(
+            &table::ATTEMPT_SECONDS,
+            &["acme", "large"],
+            snapshot_of(&[Duration::from_secs(1)]),
+        );
+        let counts: Vec<_> =
+            samples.counters(&table::TOKENS).map(|(labels, count)| (&*labels[1], count)).collect();
+        assert_eq!(counts, [("large", 3), ("small", 2)]);
+        assert_eq!(samples.counters(&table::COST_USD).count(), 0);
+        assert_eq!(samples.histogram_sum(&table::ATTEMPT_SECONDS).map(|sum| sum.count()), Some(2));
+        assert!(samples.histogram_sum(&table::STEP_SECONDS).is_none());
     }
 
     #[test]

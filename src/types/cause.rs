@@ -24,6 +24,8 @@ pub enum Cause {
     InvalidToolCall,
     /// The model ignores the requested number of dimensions. The message contains the advice.
     DimensionsIgnored,
+    /// An operator, or a change of the configuration, has taken the target out of service. The message contains the advice.
+    OutOfService,
 }
 
 impl Cause {

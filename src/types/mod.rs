@@ -42,7 +42,7 @@ mod vendor_fields;
 pub use attempt_counts::{AttemptCounts, FailedAttempt};
 pub use cause::Cause;
 pub use completion::Completion;
-pub use day::Day;
+pub use day::{Day, DayError};
 pub use embedding::{EmbeddingLimits, EmbeddingOptions};
 pub use error_chain::error_chain;
 pub use failure::{Attribution, Charged, Class, Failure, RetryAction};

@@ -98,6 +98,18 @@ impl ScopeName {
         self.0.is_none()
     }
 
+    /// Returns the scope of the requests that the holder of a token sends to a daemon.
+    #[doc(hidden)]
+    pub fn of_token(token: &str) -> Self {
+        format!("{TOKEN_PREFIX}{token}").into()
+    }
+
+    /// Returns the name of the token whose scope this is; `None` for other scopes.
+    #[doc(hidden)]
+    pub fn token(&self) -> Option<&str> {
+        self.as_str().strip_prefix(TOKEN_PREFIX)
+    }
+
     /// Checks that a scope may have this name, which is stored and shown in errors.
     ///
     /// # Errors
@@ -110,6 +122,9 @@ impl ScopeName {
         }
     }
 }
+
+/// What the scope of a token begins with. The configuration cannot name such a scope.
+const TOKEN_PREFIX: &str = "token:";
 
 /// Maximum length of the name of a scope, in bytes.
 const MAX_SCOPE_NAME_BYTES: usize = 256;
@@ -269,6 +284,15 @@ mod tests {
         for wrong in ["a\nb", "\u{1b}[2J", "\0", &"x".repeat(257)] {
             let error = ScopeName::from(wrong).check().unwrap_err().to_string();
             assert!(error.contains(&format!("{} bytes", wrong.len())), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_scope_of_a_token_is_no_other_scope() {
+        let scope = ScopeName::of_token("ci");
+        assert_eq!((scope.as_str(), scope.token()), ("token:ci", Some("ci")));
+        for other in ["", "ci", "team:ci", "token"] {
+            assert_eq!(ScopeName::from(other).token(), None, "{other:?}");
         }
     }
 

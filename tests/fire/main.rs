@@ -1,7 +1,7 @@
 //! Panics in every actor and at every stage of a call, and what each panic costs.
 //!
 //! A separate test binary: a plan of panics applies to the whole process.
-#![cfg(all(feature = "chaos", feature = "server"))]
+#![cfg(all(feature = "chaos", feature = "simulator"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 #![expect(clippy::panic, reason = "a test that times out reports what it waited for")]
 

@@ -15,7 +15,7 @@
 //!
 //! `POINTSMAN_HISTORIES_FROM=1000` is the first seed (default: random). `POINTSMAN_PROGRAM=FILE` tests
 //! another build. A failing history is shortened by leaving out actions, and then printed.
-#![cfg(all(feature = "server", feature = "sqlite", unix))]
+#![cfg(all(feature = "simulator", feature = "sqlite", unix))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 #![expect(clippy::panic, reason = "a failing history reports the broken rule")]
 

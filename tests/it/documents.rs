@@ -1,9 +1,15 @@
 //! The README and the other documents agree with the program.
 
+#[cfg(feature = "server")]
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+#[cfg(feature = "server")]
+use super::daemon::{Answer, DaemonFolder, client};
 use super::program::{Workspace, program, repository_path, run_program};
+#[cfg(feature = "server")]
+use super::support::start_simulator;
 
 /// Returns the path and the text of each document of the project.
 fn documents() -> Vec<(PathBuf, String)> {
@@ -103,4 +109,26 @@ fn every_fault_of_the_simulator_is_documented() {
         let name = serde_json::to_value(kind).unwrap().as_str().unwrap().to_owned();
         assert!(text.contains(&format!("\n| `{name}` | ")), "{name}");
     }
+}
+
+#[cfg(feature = "server")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_endpoints_of_the_http_api_are_those_of_its_description() {
+    let simulator = start_simulator(pointsman::simulator::Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    let url = format!("http://{}/api/openapi.json", daemon.address());
+    let described = Answer::of(client().get(url)).await.json();
+    let mut described_endpoints = BTreeSet::new();
+    for (path, item) in described["paths"].as_object().unwrap() {
+        let path = path.strip_prefix("/api/v1").unwrap_or(path);
+        let methods = item.as_object().unwrap().keys();
+        described_endpoints.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
+    }
+    let text = fs::read_to_string(repository_path("docs/http-api.md")).unwrap();
+    let (_, table) = text.split_once("| endpoint | permission | what it does |\n|---|---|---|\n").unwrap();
+    let rows = table.lines().map_while(|row| row.strip_prefix("| `")?.split_once("` | "));
+    let documented_endpoints: BTreeSet<String> = rows.map(|(endpoint, _)| endpoint.to_owned()).collect();
+    assert!(documented_endpoints.len() > 40, "the test has read nothing");
+    assert_eq!(documented_endpoints, described_endpoints);
 }

@@ -87,6 +87,21 @@ const SUBCOMMANDS: &[Subcommand] = &[
         messages_only: &[("delete 2", 0), ("delete 2", 4)],
     },
     Subcommand {
+        name: "token",
+        to_stdout: &["token new --name a --scope read", "token list", "token list --json"],
+        to_file: &[],
+        messages_only: &[("token revoke b", 4)],
+    },
+    Subcommand { name: "serve", to_stdout: &[], to_file: &[], messages_only: &[("serve --listen no", 2)] },
+    Subcommand {
+        name: "status",
+        to_stdout: &["status", "status --json"],
+        to_file: &[],
+        messages_only: &[("status --server no", 2)],
+    },
+    // It draws on a terminal, which standard output is not here.
+    Subcommand { name: "top", to_stdout: &[], to_file: &[], messages_only: &[("top", 2)] },
+    Subcommand {
         name: "simulate",
         to_stdout: &[],
         to_file: &[],

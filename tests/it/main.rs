@@ -1,5 +1,5 @@
 //! Integration tests: runs of the program, and calls over HTTP with all failures.
-#![cfg(feature = "server")]
+#![cfg(feature = "simulator")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot continue fails")]
 #![expect(clippy::panic, reason = "a test that times out reports what it waited for")]
 
@@ -7,6 +7,7 @@
 mod answer_reuse;
 mod bad_input;
 mod check;
+mod deployment;
 mod documents;
 mod environment;
 #[cfg(target_os = "linux")]
@@ -33,8 +34,22 @@ mod terminal;
 mod untrusted_data;
 
 // The library: embedded, and calls under faults.
+#[cfg(all(unix, feature = "server"))]
+mod browser;
 mod budget;
 mod concurrency;
+#[cfg(feature = "server")]
+mod daemon;
+#[cfg(feature = "server")]
+mod daemon_api;
+#[cfg(feature = "server")]
+mod daemon_kill;
+#[cfg(feature = "server")]
+mod daemon_runs;
+#[cfg(feature = "server")]
+mod daemon_tokens;
+#[cfg(feature = "server")]
+mod dashboard;
 mod embed;
 mod embed_step;
 mod embeddings;
@@ -74,14 +89,19 @@ mod pause_messages;
 mod prompt_cache;
 mod rate_limited_item;
 mod refusals;
+mod reload;
 mod response_parsing;
 mod schemas;
 mod scopes;
 mod scripted_server;
 #[cfg(unix)]
 mod secrets;
+#[cfg(all(feature = "cli", feature = "server"))]
+mod server_commands;
 mod support;
 mod thread_death;
 mod tools;
+#[cfg(feature = "cli")]
+mod traces;
 mod unresponsive;
 mod usage;

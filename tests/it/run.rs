@@ -315,6 +315,28 @@ fn with_json_every_line_on_stderr_is_json() {
 }
 
 #[test]
+fn the_log_is_json_on_request() {
+    let workspace = Workspace::new("[simulator]\nfaults = [{ kind = \"server_error\", share = 0.5 }]");
+    workspace.write_items(4);
+    let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --quiet -vv --log json");
+    let lines: Vec<&str> = output.stderr.lines().filter(|line| line.starts_with('{')).collect();
+    let events = parse_lines(&lines.join("\n"));
+    assert!(!events.is_empty(), "{}", output.stderr);
+    for event in &events {
+        for key in ["timestamp", "level", "module", "message"] {
+            assert!(event[key].is_string(), "{key}: {event}");
+        }
+        assert!(event["module"].as_str().unwrap().starts_with("pointsman"), "{event}");
+    }
+    // In JSON mode a line of the log is below `log`, as the other lines are below their kinds.
+    let output =
+        workspace.run("run pipeline.toml --items items.jsonl --out p.jsonl --new --json -vv --log json");
+    let lines = parse_lines(&output.stderr);
+    let is_event = |line: &Value| line["log"]["message"].is_string();
+    assert!(lines.iter().any(is_event), "{}", output.stderr);
+}
+
+#[test]
 fn without_a_terminal_progress_is_an_occasional_line() {
     let workspace = Workspace::new("[simulator]\nlatency = \"400ms\"");
     workspace.write_items(2);

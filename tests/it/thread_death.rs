@@ -40,6 +40,7 @@ fn call(number: usize) -> Call {
         budget: None,
         scope_budget: None,
         memory: pointsman::guard::HeldMemory::default(),
+        trace: pointsman::telemetry::CallTrace::default(),
         deadline: Instant::now() + Duration::from_secs(20),
     }
 }

@@ -16,6 +16,12 @@ pub(in crate::cli) struct MetricsArgs {
 }
 
 impl MetricsArgs {
+    /// Returns whether the command has the option.
+    #[cfg(feature = "server")]
+    pub(in crate::cli) fn is_given(&self) -> bool {
+        self.target.is_some()
+    }
+
     /// Returns the file to write to, if it is a file.
     pub(in crate::cli) fn file(&self) -> Option<&Path> {
         match &self.target {

@@ -6,8 +6,8 @@ use super::Session;
 use crate::cli::advice::new_run_option;
 use crate::cli::exit::Exit;
 use crate::cli::next_command::NextCommand;
+use crate::cli::progress_text::{count, counted};
 use crate::cli::saved_args::is_dash;
-use crate::cli::status::{count, counted};
 use crate::run::{Report, RunOutcome, input_totals};
 use crate::runtime::{PreparedRun, rejected_count};
 use crate::store::{RunNumber, RunState};
@@ -18,11 +18,12 @@ impl Session<'_> {
         let is_interrupted = ended.outcome == RunOutcome::Interrupted;
         let next = NextCommand {
             run,
-            url: &self.url,
+            place: &self.url.to_string(),
             store_option: &self.store_option(),
             retry: self.target.retry.as_deref(),
             is_from_stdin: is_dash(&self.args.items),
             is_cancelled: is_interrupted && self.is_cancelled(run),
+            has_give_up: true,
         };
         let exit = if ended.outcome == RunOutcome::Paused { Exit::Paused } else { Exit::Success };
         if let Some(text) = next.of(ended) {

@@ -305,6 +305,9 @@ fn a_scope_needs_a_name_without_a_slash_and_its_limits_are_checked() {
             assert!(error.contains("such as team-a"), "{error}");
         }
     }
+    let of_token = errors("[scope.\"token:ci\"]\nqueue = 5\n");
+    assert!(of_token.contains("\"token:ci\" cannot name a scope"), "{of_token}");
+    assert!(of_token.contains("limits are set when a token is created"), "{of_token}");
     assert!(errors("[scope.team-a]\nconcurency = 5").contains("did you mean `concurrency`?"));
     assert!(errors("[scope.team-a]\nqueue = 0").contains("c:2:9: "));
     // A budget without limits and limits without a budget are in order, and no note is printed.
@@ -312,4 +315,59 @@ fn a_scope_needs_a_name_without_a_slash_and_its_limits_are_checked() {
     let config = Config::parse("c", text, &empty_env).unwrap();
     assert!(config.notes.is_empty(), "{:?}", config.notes);
     assert_eq!(config.scopes["team-a"].concurrency.map(|limit| limit.get()), Some(5));
+}
+
+#[test]
+fn faults_of_the_daemon_have_a_position_and_advice() {
+    for (lines, expected) in [
+        (
+            "tls.key = 'k.pem'",
+            "c:2:11: `key` does nothing without `certificate`; add certificate = \"FILE\" to",
+        ),
+        ("tls = { certificate = 'c.pem' }", "c:2:23: `certificate` does nothing without `key`; add key"),
+        ("drain = '61m'", "c:2:9: `drain` (1h 1m) is longer than an hour; write drain = \"1h\" or less"),
+        ("max_body = '2GiB'", "c:2:12: `max_body` (2GiB) is larger than `max_upload` (1GiB); make"),
+        ("max_upload = '1MiB'", "c:2:14: `max_body` (4MiB) is larger than `max_upload` (1MiB); make"),
+        (
+            "pipelines = ['a/*.toml', 'b/**']",
+            "c:2:26: a `*` stands only in the name of the file, and once in a",
+        ),
+        ("pipelines = ['a/?.toml']", "c:2:14: this glob has a wildcard that is not supported; the only"),
+        ("pipelines = ['']", "c:2:14: this glob is empty; write one such as"),
+        ("items = ['']", "c:2:10: this path is empty; write the path of a folder"),
+        ("data = ''", "c:2:8: this path is empty; write a path, or remove the key"),
+        ("tokens = 'off'", "c:2:10: tokens cannot be turned off: a caller without one could spend"),
+        ("tokens = false", "c:2:10: tokens cannot be turned off"),
+        ("tokens = 'requierd'", "c:2:10: unknown value `requierd`; did you mean `required`?"),
+        ("listen = '127.0.0.1'", "c:2:10: \"127.0.0.1\" has no port; write listen = \"127.0.0.1:7700\""),
+        ("listen = 'localhost:80'", "such as listen = \"127.0.0.1:80\""),
+        ("listen = 80", "c:2:10: expected an address with a port such as \"127.0.0.1:7700\", found `80`"),
+        ("lisen = '127.0.0.1:80'", "unknown key `lisen`; did you mean `listen`?"),
+        ("max_connections = 0", "c:2:19: expected a whole number above 0, found `0`"),
+    ] {
+        let errors = Config::parse("c", &format!("[serve]\n{lines}\n"), &empty_env).unwrap_err().to_string();
+        assert!(errors.contains(expected) && errors.lines().count() == 1, "{lines}\n{errors}");
+    }
+    let misplaced = Config::parse("c", "listen = '127.0.0.1:80'\n", &empty_env).unwrap_err().to_string();
+    assert!(misplaced.contains("it belongs under [serve]"), "{misplaced}");
+}
+
+#[test]
+fn a_folder_of_items_that_does_not_exist_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("here")).unwrap();
+    let path = folder.path().join("config.toml");
+    std::fs::write(&path, "[serve]\nitems = ['here', 'missing']\n").unwrap();
+    let config = Config::load_with(Some(&path), &empty_env).unwrap();
+    assert_eq!(config.serve.items, ["here", "missing"].map(|name| folder.path().join(name)));
+    let note = format!("there is no folder {}; create it", folder.path().join("missing").display());
+    assert!(matches!(config.notes.as_slice(), [one] if one.contains(&note)), "{:?}", config.notes);
+    assert!(config.notes[0].contains(":2:18: "), "{:?}", config.notes);
+}
+
+#[test]
+fn the_key_of_the_certificate_is_a_secret_file() {
+    let text = "[serve.tls]\ncertificate = 'c.pem'\nkey = 'k.pem'\n";
+    let config = Config::parse("c", text, &empty_env).unwrap();
+    assert_eq!(config.secret_files().collect::<Vec<_>>(), [std::path::Path::new("k.pem")]);
 }

@@ -44,6 +44,12 @@ fn a_key_in_place_of_any_setting_is_not_shown() {
             "[route.r]\ntargets = [\"KEY/m\"]",
             "[route.r]\ntargets = [\"a/KEY\"]",
             "[files]\nallow_hosts = [\"u:KEY@h\"]",
+            "[serve]\nlisten = \"KEY\"",
+            "[serve]\nlisten = \"KEY:80\"",
+            "[serve]\ntokens = \"KEY\"",
+            "[serve]\npipelines = [\"KEY/**\"]",
+            "[serve]\nitems = [\"KEY\"]",
+            "[serve]\ntls.key = \"KEY\"",
             "openai = \"KEY\" oops",
             "foo = = 1 # KEY",
         ] {

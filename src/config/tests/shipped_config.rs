@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::empty_env;
-use crate::config::{BudgetSettings, Config, FileSettings, RunSettings, StoreSettings, SupervisorSettings};
+use crate::config::{
+    BudgetSettings, Config, FileSettings, RunSettings, ServeSettings, StoreSettings, SupervisorSettings,
+    TlsSettings,
+};
 use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings, ScopeSettings};
 use crate::pipeline::Defaults;
 use crate::provider::{Limits, Model, Settings, Timeouts};
@@ -37,6 +40,8 @@ fn tables() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("[budget]", keys::<BudgetSettings>("")),
         ("[scope.NAME]", keys::<ScopeSettings>("")),
         ("[supervisor]", keys::<SupervisorSettings>("")),
+        ("[serve]", keys::<ServeSettings>("")),
+        ("[serve.tls]", keys::<TlsSettings>("")),
         ("[simulator]", keys::<simulator::Settings>("")),
         ("[simulator.limits]", keys::<simulator::AccountLimits>("")),
         ("faults", keys::<simulator::Fault>("")),
@@ -142,6 +147,8 @@ fn the_shipped_configuration_contains_every_key() {
         ("[budget]", at(&["budget"])),
         ("[scope.NAME]", at(&["scope", "team-a"])),
         ("[supervisor]", at(&["supervisor"])),
+        ("[serve]", at(&["serve"])),
+        ("[serve.tls]", at(&["serve", "tls"])),
         ("[simulator]", at(&["simulator"])),
         ("[simulator.limits]", at(&["simulator", "limits"])),
     ] {
@@ -189,7 +196,7 @@ fn every_documented_default_is_the_real_one() {
         lines.len()
     }
     let rows = documented();
-    assert_eq!(check::<Settings>(&rows["[provider.NAME]"]), 10);
+    assert_eq!(check::<Settings>(&rows["[provider.NAME]"]), 11);
     assert_eq!(check::<Limits>(&rows["[provider.NAME.limits]"]), 2);
     assert_eq!(check::<Timeouts>(&rows["[provider.NAME.timeouts]"]), 4);
     assert_eq!(check::<BreakerSettings>(&rows["[provider.NAME.breaker]"]), 6);
@@ -201,6 +208,8 @@ fn every_documented_default_is_the_real_one() {
     assert_eq!(check::<StoreSettings>(&rows["[store]"]), 2);
     assert_eq!(check::<ScopeSettings>(&rows["[scope.NAME]"]), 1);
     assert_eq!(check::<SupervisorSettings>(&rows["[supervisor]"]), 6);
+    assert_eq!(check::<ServeSettings>(&rows["[serve]"]), 12);
+    assert_eq!(check::<TlsSettings>(&rows["[serve.tls]"]), 0);
     assert_eq!(check::<simulator::Settings>(&rows["[simulator]"]), 15);
     assert_eq!(check::<simulator::AccountLimits>(&rows["[simulator.limits]"]), 6);
 }

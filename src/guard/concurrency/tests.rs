@@ -238,3 +238,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn changed_bounds_keep_what_was_learned_within_them() {
+    let mut limit = ConcurrencyLimit::new(settings(1, 32, 512));
+    limit.set_bounds(settings(1, 8, 8));
+    assert_eq!((limit.limit(), limit.max()), (8, 8));
+    limit.set_bounds(settings(16, 32, 64));
+    assert_eq!((limit.limit(), limit.max()), (32, 64));
+    // What is in flight stays in flight.
+    let now = Instant::now();
+    let tokens: Vec<_> = (0..20).map(|_| limit.record_sent(false, now)).collect();
+    limit.set_bounds(settings(1, 4, 4));
+    assert_eq!((limit.in_flight(), limit.has_capacity(false)), (20, false));
+    for token in tokens {
+        limit.release(token, ConcurrencyOutcome::Answered, now);
+    }
+    assert_eq!((limit.in_flight(), limit.limit(), limit.has_capacity(false)), (0, 4, true));
+}

@@ -411,3 +411,52 @@ fn an_advertised_limit_smaller_than_an_accepted_call_is_ignored() {
         RateLimitStatuses { input_tokens: None, tokens: None, ..advertised }
     );
 }
+
+#[test]
+fn changed_limits_keep_what_was_used() {
+    let now = Instant::now();
+    let limits = |per_minute| RateLimits {
+        requests: NonZeroU64::new(per_minute),
+        burst: BurstSettings::Fixed(10 * SECOND),
+        ..RateLimits::default()
+    };
+    let call = TokenCost::default();
+    let mut limiter = RateLimiter::new(&limits(600), now);
+    assert!((0..40).all(|_| take(&mut limiter, call, now).is_ok()));
+    limiter.set_limits(&limits(1_200), now);
+    let more = (0..1_000).take_while(|_| take(&mut limiter, call, now).is_ok()).count();
+    assert!((159..=160).contains(&more), "{more} of a burst of 200, of which 40 are used");
+    // A burst of 50, of which 200 are used: a debt of 150 at five a second.
+    limiter.set_limits(&limits(300), now);
+    let wait = (take(&mut limiter, call, now).unwrap_err() - now).as_secs_f64();
+    assert!((29.0..=31.0).contains(&wait), "{wait}");
+    // Without a limit nothing is held back.
+    limiter.set_limits(&RateLimits::default(), now);
+    assert!(take(&mut limiter, call, now).is_ok());
+}
+
+#[test]
+fn changed_limits_keep_the_calls_of_the_day_and_the_advertised_limit() {
+    let now = Instant::now();
+    let limits = |per_day| RateLimits { requests_per_day: NonZeroU64::new(per_day), ..RateLimits::default() };
+    let call = TokenCost::default();
+    let mut limiter = RateLimiter::new(&limits(3), now);
+    let sent = limiter.take(call, call, now).unwrap();
+    let advertised = RateLimitStatus {
+        limit: Some(6_000),
+        remaining: 5_999,
+        reset: None,
+        window: LimitWindow::VendorDefault,
+    };
+    let headers = RateLimitStatuses { requests: Some(advertised), ..RateLimitStatuses::default() };
+    limiter.apply_headers(&headers, &sent, HeaderScope::Own, now);
+    assert!((0..2).all(|_| take(&mut limiter, call, now).is_ok()));
+    assert!(take(&mut limiter, call, now).is_err());
+    limiter.set_limits(&limits(4), now);
+    assert_eq!(limiter.daily_usage(), Some((4, 3)));
+    assert!(take(&mut limiter, call, now).is_ok() && take(&mut limiter, call, now).is_err());
+    assert_eq!(limiter.known_per_minute()[0].advertised, Some(6_000.0));
+    let mut successor = RateLimiter::new(&limits(9), now);
+    successor.inherit_daily_quota(&mut limiter);
+    assert_eq!((successor.daily_usage(), limiter.daily_usage()), (Some((9, 4)), None));
+}

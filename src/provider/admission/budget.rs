@@ -80,6 +80,14 @@ impl Budgets {
         Self { provider: Some(provider), is_simulated, budgets, today: None }
     }
 
+    /// Sets the budgets of the provider. Reserved costs stay with the budgets that they were taken from.
+    pub(in crate::provider) fn set(&mut self, budgets: Vec<Arc<SharedBudget>>) {
+        self.budgets = budgets;
+        if let Some(today) = self.today {
+            self.roll_over(today);
+        }
+    }
+
     /// Starts a new day with nothing spent if the date has changed.
     pub(in crate::provider) fn roll_over(&mut self, today: Day) {
         self.today = Some(today);

@@ -38,6 +38,9 @@ impl Scheduler {
             let unknown = format!("{provider} has no model {}", call.model);
             return Err(Rejection::TooLarge(Failure::new(Class::NotFound, unknown)));
         };
+        if let Some(failure) = self.out_of_service(&call.model) {
+            return Err(Rejection::OutOfService(failure));
+        }
         if let Some(rejection) = self.budgets.cap_reached(call) {
             return Err(rejection);
         }

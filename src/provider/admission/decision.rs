@@ -45,16 +45,19 @@ impl State {
         if responder.is_closed() {
             return;
         }
+        if let Some(successor) = self.successor() {
+            return successor.submit_with(call, responder);
+        }
         // Outside the lock: a long prompt takes a millisecond to read.
-        let model = self.settings().models.get(&call.model);
-        let format = self.settings().format;
-        let estimate = Estimate::of(&call.prompt, model, format);
+        let settings = self.settings();
+        let model = settings.models.get(&call.model);
+        let estimate = Estimate::of(&call.prompt, model, settings.format);
         let mut scheduler = self.lock();
         chaos::point("state.enqueue");
         let wall_clock = clock::now();
         scheduler.budgets.roll_over(day_of(wall_clock));
         let check = |scheduler: &Scheduler| {
-            scheduler.check_admissible(self.name(), self.settings(), &call, estimate, now, wall_clock)
+            scheduler.check_admissible(self.name(), &settings, &call, estimate, now, wall_clock)
         };
         let mut admissible = check(&scheduler);
         if matches!(admissible, Err(Rejection::Busy { .. })) && scheduler.remove_abandoned(now) {

@@ -9,7 +9,7 @@ use super::queued_call::QueuedCall;
 use super::scheduler::Scheduler;
 use crate::provider::call::Rejection;
 use crate::provider::target::Target;
-use crate::types::ModelName;
+use crate::types::{Failure, ModelName};
 
 /// How long a call waits behind an open breaker before it is evicted although no other target was healthy when
 /// it was queued.
@@ -60,6 +60,22 @@ impl Scheduler {
             .filter_map(|queued| {
                 let rejection = evictions.get(&queued.call.model)?.rejection.clone();
                 Some((queued, rejection))
+            })
+            .collect()
+    }
+
+    /// Removes the queued calls of targets that an operator has taken out of service. Returns them with the reason.
+    pub(in crate::provider) fn evict_out_of_service(&mut self) -> Vec<(QueuedCall, Rejection)> {
+        let reason = |(model, _): (&ModelName, usize)| Some((model.clone(), self.rejects_queued(model)?));
+        let reasons: HashMap<ModelName, Failure> = self.queue.waiting_by_model().filter_map(reason).collect();
+        if reasons.is_empty() {
+            return Vec::new();
+        }
+        let evicted = self.queue.take_unless(|queued| !reasons.contains_key(&queued.call.model)).into_iter();
+        evicted
+            .filter_map(|queued| {
+                let failure = reasons.get(&queued.call.model)?.clone();
+                Some((queued, Rejection::OutOfService(failure)))
             })
             .collect()
     }

@@ -6,6 +6,7 @@
 //! foreign code under its lock.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix::{Message, Recipient};
@@ -21,7 +22,7 @@ pub(in crate::provider) struct CallsArrived;
 /// The calls that the actor has not handled yet, oldest first.
 #[derive(Debug)]
 pub(in crate::provider) struct Inbox {
-    max_calls: usize,
+    max_calls: AtomicUsize,
     state: Mutex<InboxState>,
 }
 
@@ -50,7 +51,12 @@ struct InboxState {
 impl Inbox {
     /// Creates an inbox for at most so many calls.
     pub(in crate::provider) fn new(max_calls: usize) -> Self {
-        Self { max_calls, state: Mutex::default() }
+        Self { max_calls: AtomicUsize::new(max_calls), state: Mutex::default() }
+    }
+
+    /// Sets how many calls it holds at most. Calls beyond it stay.
+    pub(in crate::provider) fn set_max_calls(&self, max_calls: usize) {
+        self.max_calls.store(max_calls, Relaxed);
     }
 
     /// Adds a call. Returns the actor if it must be notified.
@@ -63,7 +69,7 @@ impl Inbox {
     ) -> Result<Option<Arc<Recipient<CallsArrived>>>, PushError> {
         let mut state = self.lock();
         let Some(actor) = state.actor.clone() else { return Err(PushError::NoActor(incoming.responder)) };
-        if state.calls.len() >= self.max_calls {
+        if state.calls.len() >= self.max_calls.load(Relaxed) {
             return Err(PushError::Full(incoming.responder));
         }
         state.calls.push_back(incoming);

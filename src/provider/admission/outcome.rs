@@ -287,7 +287,7 @@ impl Scheduler {
             request: &grant.request,
             is_explicit: failure.scope != FailureScope::Unclear,
             oldest_pending: self.targets.values().filter_map(Target::oldest_pending).min(),
-            latest_sent: self.calls_sent,
+            latest_sent: self.first_number + self.calls_sent,
         };
         let key_fault = self.keys.on_refused(&grant.key, &grant.model, failure, attempt, now);
         if key_fault != KeyFault::NotAtFault {

@@ -189,6 +189,7 @@ mod tests {
             budget: None,
             scope_budget: None,
             memory: crate::guard::HeldMemory::default(),
+            trace: crate::telemetry::CallTrace::default(),
             deadline,
         };
         // Without the receiver the call counts as abandoned and is not sent.

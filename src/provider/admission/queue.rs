@@ -103,6 +103,16 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Sets how many calls may be queued. Calls beyond it stay.
+    pub(in crate::provider) fn set_bound(&mut self, bound: usize) {
+        self.bound = bound;
+    }
+
+    /// Returns whether calls of a model are queued.
+    pub(in crate::provider) fn has_calls_of(&self, model: &ModelName) -> bool {
+        self.targets.get(model).is_some_and(|target| !target.is_empty())
+    }
+
     pub(in crate::provider) fn len(&self) -> usize {
         self.len
     }

@@ -40,6 +40,12 @@ impl Reservations {
         Self { output_reservation, limits, counts_max_tokens: false }
     }
 
+    /// Sets what the configuration determines.
+    pub(in crate::provider) fn set(&mut self, output_reservation: OutputReservation, limits: RateLimits) {
+        self.output_reservation = output_reservation;
+        self.limits = limits;
+    }
+
     /// Reserves `max_tokens` from now on, as the provider does.
     pub(in crate::provider) fn count_max_tokens(&mut self) {
         self.counts_max_tokens = true;

@@ -28,6 +28,7 @@ use crate::provider::health::stats::{Ewma, LatencyWindow};
 use crate::provider::health::utilization::RecentUsage;
 use crate::provider::keys::key::ReadyKey;
 use crate::provider::keys::key_set::{Keys, NoUsableKey};
+use crate::provider::out_of_service::OutOfService;
 use crate::provider::settings::Settings;
 use crate::provider::target::Target;
 
@@ -62,6 +63,10 @@ pub(in crate::provider) struct Scheduler {
     pub(in crate::provider) mean_latency: Ewma,
     pub(in crate::provider) recent_usage: RecentUsage,
     pub(in crate::provider) calls_sent: u64,
+    /// The number of the first call. It is higher than those of an account that this one has taken the place of.
+    pub(in crate::provider) first_number: u64,
+    /// Why it takes no new calls; `None` if it takes them.
+    pub(in crate::provider) out_of_service: Option<OutOfService>,
     pub(in crate::provider) throttled: u64,
     /// Whether the daily usage that a store had counted was restored.
     pub(in crate::provider) daily_usage_restored: bool,
@@ -111,11 +116,54 @@ impl Scheduler {
             mean_latency: Ewma::default(),
             recent_usage: RecentUsage::new(now),
             calls_sent: 0,
+            first_number: 0,
+            out_of_service: None,
             throttled: 0,
             daily_usage_restored: false,
             abandoned_searched_at: None,
             rate_limited: false,
         }
+    }
+
+    /// Applies changed settings. What was learned and what is in use stays, also for a model that is no longer configured
+    /// and whose last calls have not ended.
+    pub(in crate::provider) fn reconfigure(&mut self, before: &Settings, settings: &Settings, now: Instant) {
+        self.queue.set_bound(settings.queue.get());
+        self.limits.set_limits(&settings.limits.rates(), now);
+        self.endpoint_breaker.set_settings(endpoint_breaker_settings(&settings.breaker));
+        self.retry_budget.set_settings(settings.retry_budget.clone(), now);
+        self.max_in_flight = settings.max_concurrency.map(|bound| bound.get() as usize);
+        let queue = &self.queue;
+        self.targets.retain(|name, target| {
+            target.is_retired = !settings.models.contains_key(name);
+            !target.is_retired || target.concurrency.in_flight() > 0 || queue.has_calls_of(name)
+        });
+        for (name, model) in &settings.models {
+            let is_other_model = before.models.get(name).is_none_or(|before| before.name != model.name);
+            match self.targets.get_mut(name) {
+                Some(target) => target.reconfigure(settings, model, is_other_model, now),
+                None => drop(self.targets.insert(name.clone(), Target::new(settings, model, now))),
+            }
+        }
+    }
+
+    /// Returns why no new call to a model is accepted; `None` if calls are accepted.
+    pub(in crate::provider) fn out_of_service(&self, model: &ModelName) -> Option<Failure> {
+        let reason = self.out_of_service.or_else(|| {
+            let target = self.targets.get(model)?;
+            if target.is_retired {
+                return Some(OutOfService::ModelRemoved);
+            }
+            target.is_forced_open.then_some(OutOfService::BreakerForcedOpen)
+        });
+        reason.map(OutOfService::failure)
+    }
+
+    /// Returns why the queued calls to a model are rejected, too.
+    pub(in crate::provider) fn rejects_queued(&self, model: &ModelName) -> Option<Failure> {
+        let is_forced_open = self.targets.get(model).is_some_and(|target| target.is_forced_open);
+        let reason = self.out_of_service.filter(|reason| reason.rejects_queued());
+        reason.or(is_forced_open.then_some(OutOfService::BreakerForcedOpen)).map(OutOfService::failure)
     }
 
     /// Checks both breakers without taking tokens.
@@ -209,6 +257,9 @@ impl Scheduler {
         estimate: Estimate,
         now: Instant,
     ) -> Result<(ReadyKey, Box<Grant>, BudgetReservation), Blocked> {
+        if let Some(failure) = self.rejects_queued(&call.model) {
+            return Err(Blocked::Rejected(Rejection::OutOfService(failure)));
+        }
         let key = match self.keys.pick(&call.model, &call.excluded_keys, now) {
             Ok(key) => key.clone(),
             Err(NoUsableKey::Rechecking(until)) => return Err(Blocked::All(until)),
@@ -256,6 +307,7 @@ impl Scheduler {
         let in_flight = target.concurrency.record_sent(target.is_rate_limited(&self.limits), now);
         self.in_flight += 1;
         self.calls_sent += 1;
+        let number = self.first_number + self.calls_sent;
         let attempt = PendingAttempt {
             sent_at: now,
             breaker_token: target_token,
@@ -265,10 +317,10 @@ impl Scheduler {
         if call.prompt.embedding.is_some() {
             target.record_embeddings();
         }
-        target.add_pending(self.calls_sent, attempt);
+        target.add_pending(number, attempt);
         let is_first = !call.is_retry && !call.context.has_failed;
         if is_first {
-            target.first_attempts.record_sent(self.calls_sent, call.context.item());
+            target.first_attempts.record_sent(number, call.context.item());
         }
         target.recent_usage.record(reserved.mean, now);
         self.recent_usage.record(reserved.mean, now);
@@ -276,7 +328,7 @@ impl Scheduler {
             model: call.model.clone(),
             key: key.id.clone(),
             request: Arc::downgrade(&call.prompt),
-            number: self.calls_sent,
+            number,
             endpoint_token,
             target_token,
             in_flight,

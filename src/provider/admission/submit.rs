@@ -44,6 +44,10 @@ impl State {
     }
 
     fn push_call(&self, call: Call, responder: CallResponder) -> Result<(), (CallResponder, Rejection)> {
+        // A request that began before the change continues there.
+        if let Some(successor) = self.successor() {
+            return successor.push_call(call, responder);
+        }
         let now = Instant::now();
         match self.inbox.push(IncomingCall { call, responder, requested_at: now }) {
             Ok(Some(actor)) => actor.do_send(CallsArrived),
@@ -58,7 +62,7 @@ impl State {
 
     /// Returns whether the provider's actor is running.
     pub fn is_up(&self) -> bool {
-        self.inbox.has_actor()
+        self.successor().map_or_else(|| self.inbox.has_actor(), |successor| successor.is_up())
     }
 
     /// Records that an incarnation of the actor has started, at this address.
@@ -97,6 +101,9 @@ impl State {
             let message = format!("the actor of {} {reason}", self.name());
             Rejection::ActorDown(Failure::new(Class::Internal, message))
         };
+        if let Some(reason) = self.out_of_service() {
+            return Rejection::OutOfService(reason.failure());
+        }
         if self.slot().is_retired() {
             return reject("is down: it used up its restarts".to_owned());
         }

@@ -4,6 +4,7 @@
 //! half of the responses did. Decides nothing about a call.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use http::HeaderMap;
 use tokio::runtime::Handle;
@@ -54,6 +55,10 @@ const MAX_PREPARED_CONCURRENCY: usize = 4_096;
 pub(in crate::provider) struct ClientPool {
     first: PooledClient,
     others: Vec<PooledClient>,
+    /// What they were created with.
+    headers: HeaderMap,
+    connect: Duration,
+    connections: usize,
 }
 
 impl ClientPool {
@@ -71,7 +76,33 @@ impl ClientPool {
             Ok(PooledClient { runtime, transport, workers: AtomicUsize::new(0) })
         };
         let IoThreads { first, others } = threads;
-        Ok(Self { first: client(first)?, others: others.into_iter().map(client).collect::<Result<_, _>>()? })
+        Ok(Self {
+            first: client(first)?,
+            others: others.into_iter().map(client).collect::<Result<_, _>>()?,
+            headers: headers.clone(),
+            connect: settings.timeouts.connect,
+            connections,
+        })
+    }
+
+    /// Returns the clients for changed settings, on the same threads; `None` if these can be used for them.
+    pub(in crate::provider) fn changed(
+        &self,
+        settings: &Settings,
+        base_url: &str,
+        headers: &HeaderMap,
+    ) -> Result<Option<Self>, Error> {
+        let threads = self.others.len() + 1;
+        let connections = settings.max_in_flight().min(MAX_PREPARED_CONCURRENCY).div_ceil(threads);
+        let is_same = self.headers == *headers
+            && self.connect == settings.timeouts.connect
+            && self.connections >= connections;
+        if is_same {
+            return Ok(None);
+        }
+        let others = self.others.iter().map(|client| client.runtime.clone()).collect();
+        let threads = IoThreads::new(self.first.runtime.clone(), others);
+        Self::new(threads, settings, base_url, headers).map(Some)
     }
 
     /// Returns the runtime for other work than calls.
@@ -86,6 +117,11 @@ impl ClientPool {
         let number = number.unwrap_or(0);
         self.get(number).workers.fetch_add(1, Relaxed);
         number
+    }
+
+    /// Counts a worker that continues with the client with that index.
+    pub(in crate::provider) fn acquire_at(&self, number: usize) {
+        self.get(number).workers.fetch_add(1, Relaxed);
     }
 
     /// Removes a worker that has ended.

@@ -14,10 +14,12 @@ use tokio::task::{consume_budget, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::chaos;
+use crate::telemetry::TraceContext;
 use crate::types::{Cause, Class, Completion, Failure, FailureScope, Format, Priority, Prompt};
 use crate::wire::{Decoder, Dialect, Progress, StreamSupport, UnsupportedParameters, strip_echo};
 
 use super::answer_output::AnswerOutput;
+use super::attempt_trace::trace_headers;
 use super::client_pool::PooledClient;
 use super::event_stream::EventStream;
 use super::redirect;
@@ -30,6 +32,7 @@ use crate::provider::call::Call;
 use crate::provider::keys::key::ReadyKey;
 use crate::provider::keys::stream_redactor::StreamRedactor;
 use crate::provider::model::Model;
+use crate::provider::settings::Settings;
 use crate::provider::state::State;
 use crate::provider::unreported_usage::UnreportedUsage;
 
@@ -108,7 +111,7 @@ pub(in crate::provider) struct ExchangeResult {
     pub(in crate::provider) omitted_parameters: UnsupportedParameters,
 }
 
-/// Sends `call` to `model` with `key` and reads the response.
+/// Sends `call` to `model` with `key` and reads the response. `trace` is sent with it.
 ///
 /// # Errors
 /// The failure of a request that the target cannot express. Nothing was sent.
@@ -116,11 +119,11 @@ pub(in crate::provider) async fn exchange(
     state: &State,
     client: &PooledClient,
     call: &Call,
-    model: &Model,
+    (settings, model): (&Settings, &Model),
     key: &ReadyKey,
     permit: &Permit,
+    trace: Option<&TraceContext>,
 ) -> Result<ExchangeResult, Failure> {
-    let settings = state.settings();
     let transport = &client.transport;
     // The response to a request for embeddings is always whole.
     let is_for_embeddings = call.prompt.embedding.is_some();
@@ -134,11 +137,12 @@ pub(in crate::provider) async fn exchange(
     let format = settings.format;
     chaos::point("call.encode");
     let encoded = format.encode(prompt, &model.name, state.base_url(), dialect);
-    let request = encoded.map_err(|mut failure| {
+    let mut request = encoded.map_err(|mut failure| {
         key.redact_failure(&mut failure);
         transport.redact(&mut failure);
         failure
     })?;
+    request.headers.extend(trace.into_iter().flat_map(trace_headers));
     let bounds = UsageBounds::new(prompt, format, request.body.len());
     let usage = permit.usage();
     let contents = RequestContents { format, prompt, dialect };

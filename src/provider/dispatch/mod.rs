@@ -3,6 +3,7 @@
 //! [`worker`] runs the admitted calls; [`exchange`] makes one HTTP call; [`transport`] is the only file that uses reqwest.
 
 mod answer_output;
+mod attempt_trace;
 pub(super) mod base_url;
 pub(super) mod client_pool;
 pub(super) mod event_stream;

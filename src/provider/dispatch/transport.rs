@@ -3,7 +3,7 @@
 //! Connections belong to the I/O threads and outlive every actor. Bodies are not interpreted here.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,7 +99,7 @@ impl Transport {
         concurrency: usize,
     ) -> Result<Self, Error> {
         let url = Url::parse(base_url).map_err(|_| Error::Address { url: base_url.to_owned() })?;
-        let tls = TLS.clone().map_err(Error::Tls)?;
+        let tls = crate::tls::client_config().map_err(Error::Tls)?;
         let client = || {
             let mut client = reqwest::Client::builder()
                 .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
@@ -241,21 +241,6 @@ impl Response {
         }
         body
     }
-}
-
-/// Loaded once: reading the system's certificates takes tens of milliseconds.
-static TLS: LazyLock<Result<rustls::ClientConfig, rustls::Error>> = LazyLock::new(tls);
-
-/// Trusts the system's roots and Mozilla's, so that a container without certificates can still call a provider.
-fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    // A system certificate that cannot be parsed is not trusted.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let mut config = config?.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 /// Returns host and port of a call's address: the rest may contain a key.

@@ -13,7 +13,8 @@ use tracing::debug;
 use crate::chaos;
 use crate::types::{Class, Failure, FailureScope, NanoUsd, Savings};
 
-use super::client_pool::PooledClient;
+use super::attempt_trace::AttemptTrace;
+use super::client_pool::{ClientPool, PooledClient};
 use super::exchange::{ExchangeResult, exchange};
 use crate::provider::admission::decision::{NextCall, ReadyCall};
 use crate::provider::admission::grant::{Abort, CallOutcome, SendTime};
@@ -26,21 +27,23 @@ use crate::provider::unreported_usage::UnreportedUsage;
 
 /// Sends a call in a new worker task.
 pub(in crate::provider) fn dispatch(state: &Arc<State>, ready: Box<ReadyCall>) {
-    let worker = DispatchWorker { state: state.clone(), client_index: state.clients.acquire() };
-    let runtime = &state.clients.get(worker.client_index).runtime;
+    let clients = state.clients();
+    let client_index = clients.acquire();
+    let runtime = clients.get(client_index).runtime.clone();
+    let worker = DispatchWorker { state: state.clone(), clients, client_index };
     // Boxed here: the creation of a task moves its future as a whole several times, and this one has kilobytes.
     drop(runtime.spawn(Box::pin(run_worker(worker, ready))));
 }
 
 /// Sends a call, then the next one that its end makes ready, and so on: continuing in the same task wakes no
 /// other thread.
-async fn run_worker(worker: DispatchWorker, ready: Box<ReadyCall>) {
-    let state = &worker.state;
-    let client = state.clients.get(worker.client_index);
+async fn run_worker(mut worker: DispatchWorker, ready: Box<ReadyCall>) {
     let mut next = Some(ready);
     while let Some(ready) = next {
+        worker.follow_clients();
+        let state = &worker.state;
         let slot = Slot(Some(state));
-        send_call(state, client, ready).await;
+        send_call(state, worker.clients.get(worker.client_index), ready).await;
         next = slot.next_call();
     }
 }
@@ -48,12 +51,25 @@ async fn run_worker(worker: DispatchWorker, ready: Box<ReadyCall>) {
 /// A worker that sends calls one after the other with one HTTP client.
 struct DispatchWorker {
     state: Arc<State>,
+    clients: Arc<ClientPool>,
     client_index: usize,
+}
+
+impl DispatchWorker {
+    /// Continues with the clients that have taken the place of its own, on the same thread.
+    fn follow_clients(&mut self) {
+        let current = self.state.clients();
+        if !Arc::ptr_eq(&current, &self.clients) {
+            current.acquire_at(self.client_index);
+            let former = std::mem::replace(&mut self.clients, current);
+            former.release(self.client_index);
+        }
+    }
 }
 
 impl Drop for DispatchWorker {
     fn drop(&mut self) {
-        self.state.clients.release(self.client_index);
+        self.clients.release(self.client_index);
     }
 }
 
@@ -103,7 +119,9 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
     let ReadyCall { queued, key, mut permit } = *ready;
     let call = queued.call;
     let sent_at = Instant::now();
-    let Some(model) = state.settings().models.get(&call.model) else { return };
+    // A reload that comes meanwhile applies to the next call.
+    let settings = state.settings();
+    let Some(model) = settings.models.get(&call.model) else { return };
     if queued.responder.is_closed() {
         return;
     }
@@ -130,8 +148,11 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
         sent_at,
         waited,
     };
+    let trace = AttemptTrace::start(state, &call, model, &key, waited);
+    let outgoing = settings.traceparent.then(|| trace.outgoing(&call));
     let exchanged = {
-        let exchange = pin!(exchange(state, client, &call, model, &key, &permit));
+        let exchange =
+            pin!(exchange(state, client, &call, (&settings, model), &key, &permit, outgoing.as_ref()));
         tokio::select! {
             biased;
             exchanged = exchange => Some(exchanged),
@@ -144,11 +165,13 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
             state.record_cancelled(&call.model, sent_at.elapsed());
             let is_superseded = call.dispatch_signal.as_ref().is_some_and(|signal| signal.is_superseded());
             permit.abort(if is_superseded { Abort::Superseded } else { Abort::Cancelled });
+            trace.end_aborted(is_superseded);
             return debug!(provider = %state.name(), "the caller dropped the call");
         }
         Some(Err(failure)) => {
             debug!(provider = %state.name(), model = %call.model, %failure, "the target cannot express the call");
             permit.withdraw();
+            trace.end_unsent(&failure);
             return guard.reject(Rejection::Unsupported(failure));
         }
     };
@@ -176,6 +199,7 @@ async fn send_call(state: &Arc<State>, client: &PooledClient, ready: Box<ReadyCa
         cost: priced_usage.and_then(|(price, usage)| price.cost(&usage)),
         cache_savings: priced_usage.and_then(|(price, usage)| price.cache_savings(&usage)),
     };
+    trace.end(&result, charge.cost);
     chaos::point("call.respond");
     guard.complete(first_token, charge, result);
 }

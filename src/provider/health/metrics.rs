@@ -92,6 +92,19 @@ impl TargetMetrics {
         }
     }
 
+    /// Moves the sums of the same target in another state to these ones.
+    pub(in crate::provider) fn take_from(&mut self, other: &mut Self) {
+        self.sums.add(std::mem::take(&mut other.sums));
+        self.durations.take_from(&other.durations);
+        self.queue_times.take_from(&other.queue_times);
+        self.first_tokens.take_from(&other.first_tokens);
+    }
+
+    /// Returns the number of attempts that the provider answered with a rate limit.
+    pub(in crate::provider) fn throttled(&self) -> u64 {
+        self.sums.failed_with(Class::RateLimit)
+    }
+
     /// Returns the metrics at this instant.
     pub(in crate::provider) fn snapshot(&self) -> TargetMetricsSnapshot {
         TargetMetricsSnapshot {
@@ -104,12 +117,28 @@ impl TargetMetrics {
 }
 
 impl AttemptSums {
+    fn add(&mut self, other: Self) {
+        let Self { answered, superseded, failed, usage, spend, possibly_charged } = other;
+        self.answered += answered;
+        self.superseded += superseded;
+        self.failed.iter_mut().zip(failed).for_each(|(sum, count)| *sum += count);
+        self.usage += usage;
+        self.spend += spend;
+        self.possibly_charged += possibly_charged;
+    }
+
     fn count(&mut self, outcome: AttemptOutcome) {
         match outcome {
             AttemptOutcome::Answered => self.answered += 1,
             AttemptOutcome::Superseded => self.superseded += 1,
             AttemptOutcome::Failed(class) => self.failed[class as usize] += 1,
         }
+    }
+
+    /// Returns the number of attempts that ended with this class.
+    pub(in crate::provider) fn failed_with(&self, class: Class) -> u64 {
+        let failed = Class::ALL.into_iter().zip(self.failed);
+        failed.filter(|(counted, _)| *counted == class).map(|(_, count)| count).sum()
     }
 
     /// Returns the number of attempts by the name of their outcome, without the classes that did not occur: most never

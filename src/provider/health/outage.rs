@@ -37,6 +37,17 @@ impl Scheduler {
         max_wait: Duration,
         now: Instant,
     ) -> Option<Outage> {
+        if let Some(failure) = self.out_of_service(model) {
+            return Some(Outage {
+                failure,
+                retry_at: None,
+                // No request is sent as a probe: only an operator or a reload ends it.
+                is_probing: true,
+                is_retry_at_binding: false,
+                can_recover: true,
+                is_shown_by_one_request: false,
+            });
+        }
         let target = self.targets.get(model)?;
         self.no_usable_key(model, now)
             .or_else(|| self.unreachable(target, now))

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::utilization::LimitUtilization;
+use super::utilization::{LimitSnapshot, LimitUtilization};
 use crate::guard::BreakerState;
-use crate::types::{Class, KeyLabel, ModelName, ProviderName};
+use crate::provider::out_of_service::OutOfService;
+use crate::types::{Class, Format, KeyLabel, ModelName, ProviderName};
 
 /// A provider at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,6 +17,14 @@ pub struct Snapshot {
     pub provider: ProviderName,
     /// Whether it is simulated.
     pub simulated: bool,
+    /// The API format.
+    pub format: Format,
+    /// The host and port of its address.
+    pub base_host: String,
+    /// Why it takes no new calls; `None` if it takes them.
+    pub out_of_service: Option<OutOfService>,
+    /// Whether it takes no new calls, and those in flight end.
+    pub draining: bool,
     /// Whether its actor is running.
     pub up: bool,
     /// Calls in flight.
@@ -30,6 +39,8 @@ pub struct Snapshot {
     pub calls: u64,
     /// Calls that the provider answered with a rate limit since the start.
     pub throttled: u64,
+    /// Each known limit of the account.
+    pub limits: Vec<LimitSnapshot>,
     /// The limit with the highest utilization, the account's or a model's; `None` without a limit.
     pub limit: Option<LimitUtilization>,
     /// The remaining wait that the provider asked for.
@@ -40,6 +51,26 @@ pub struct Snapshot {
     pub targets: Vec<TargetSnapshot>,
     /// Keys in cool-down, with the reason.
     pub keys_in_cooldown: Vec<KeyCooldown>,
+    /// All keys by label, in the order of preference.
+    pub keys: Vec<KeySnapshot>,
+}
+
+/// A key at one instant.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct KeySnapshot {
+    /// The label.
+    pub key: KeyLabel,
+    /// Whether it may be used, at least for some models.
+    pub usable: bool,
+    /// The models for which it has a cool-down of its own.
+    pub models_in_cooldown: Vec<ModelName>,
+    /// The remaining cool-down; zero without one.
+    pub usable_in: Duration,
+    /// The class of the failure that caused the cool-down.
+    pub class: Option<Class>,
+    /// The provider's message.
+    pub message: Option<Box<str>>,
 }
 
 /// A key in cool-down.
@@ -62,6 +93,14 @@ pub struct TargetSnapshot {
     pub model: ModelName,
     /// The state of its breaker.
     pub breaker: BreakerState,
+    /// Whether an operator has opened its breaker, until it is closed by hand.
+    pub forced_open: bool,
+    /// Whether it is no longer configured, and only its last calls end.
+    pub retired: bool,
+    /// Calls that the provider answered with a rate limit since the start.
+    pub throttled: u64,
+    /// Each known limit of the model.
+    pub limits: Vec<LimitSnapshot>,
     /// Calls in flight.
     pub in_flight: usize,
     /// Current concurrency limit.

@@ -60,7 +60,7 @@ impl Scheduler {
     }
 
     fn health_of_target(&self, model: &ModelName, target: &Target, now: Instant) -> TargetHealth {
-        if self.keys.none_usable(model, now) {
+        if self.out_of_service(model).is_some() || self.keys.none_usable(model, now) {
             TargetHealth::Unavailable
         } else if !self.endpoint_breaker.would_admit(now)
             || !target.breaker.would_admit(now)
@@ -102,7 +102,11 @@ impl Scheduler {
 
     /// Returns the state of a target's breaker, or of the endpoint breaker if that is worse.
     pub(in crate::provider) fn breaker_state(&self, model: &ModelName, now: Instant) -> Option<BreakerState> {
-        let target = self.targets.get(model)?.breaker.state(now);
+        let target = self.targets.get(model)?;
+        if target.is_forced_open {
+            return Some(BreakerState::Open);
+        }
+        let target = target.breaker.state(now);
         Some(match self.endpoint_breaker.state(now) {
             BreakerState::Closed => target,
             BreakerState::HalfOpen if target == BreakerState::Open => target,
@@ -203,11 +207,17 @@ impl State {
 
     /// Returns the health of a target.
     pub fn target_health(&self, model: &ModelName, now: Instant) -> TargetHealth {
-        self.lock().health_of(model, now)
+        match self.successor() {
+            Some(successor) => successor.target_health(model, now),
+            None => self.lock().health_of(model, now),
+        }
     }
 
     /// Returns whether a call to a model would be sent without waiting behind others.
     pub fn has_capacity(&self, model: &ModelName, now: Instant) -> bool {
+        if let Some(successor) = self.successor() {
+            return successor.has_capacity(model, now);
+        }
         let inner = self.lock();
         let room = inner.queue.is_empty() && inner.has_free_slot() && inner.may_dispatch(model, now);
         room && inner.health_of(model, now) == TargetHealth::Healthy

@@ -23,6 +23,22 @@ pub struct LimitUtilization {
     pub utilization: f64,
 }
 
+/// A limit of an account or a model at one instant.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LimitSnapshot {
+    /// What it counts: `requests`, `tokens`, `input tokens`, `output tokens` or `requests per day`.
+    pub limit: &'static str,
+    /// The limit in the configuration, per minute or per day.
+    pub configured: Option<f64>,
+    /// The limit that the provider advertises, per minute.
+    pub advertised: Option<f64>,
+    /// The limit that applies: the lower of both, or an estimate.
+    pub effective: f64,
+    /// The use of the last ten seconds as a share of the limit; of a daily limit, that of the last 24 hours.
+    pub utilization: f64,
+}
+
 /// Rates of the calls sent recently.
 #[derive(Debug)]
 pub(in crate::provider) struct RecentUsage {
@@ -52,22 +68,53 @@ impl RecentUsage {
         self.of_limits(limits, now).reduce(more_utilized)
     }
 
+    /// Returns the rates per minute, in the order of the limits.
+    fn used_per_minute(&self, now: Instant) -> [f64; 5] {
+        let [requests, input, output] =
+            [&self.requests, &self.input, &self.output].map(|meter| meter.per_second(now) * 60.0);
+        [requests, requests, input + output, input, output]
+    }
+
     /// Returns the utilization of each known limit.
     pub(in crate::provider) fn of_limits(
         &self,
         limits: &RateLimiter,
         now: Instant,
     ) -> impl Iterator<Item = LimitUtilization> + use<> {
-        let [requests, input, output] =
-            [&self.requests, &self.input, &self.output].map(|meter| meter.per_second(now) * 60.0);
-        // In the order of the limits.
-        let used = [requests, requests, input + output, input, output];
+        let used = self.used_per_minute(now);
         limits.known_per_minute().into_iter().zip(used).filter_map(|(limit, used)| {
             let per_minute = limit.per_minute.filter(|per_minute| *per_minute > 0.0)?;
             let utilization = used / per_minute;
             Some(LimitUtilization { model: None, limit: limit.unit, per_minute, utilization })
         })
     }
+}
+
+/// Returns each known limit with its utilization.
+pub(in crate::provider) fn limit_snapshots(
+    usage: &RecentUsage,
+    limits: &RateLimiter,
+    now: Instant,
+) -> Vec<LimitSnapshot> {
+    let used = usage.used_per_minute(now);
+    let per_minute = limits.known_per_minute().into_iter().zip(used).filter_map(|(known, used)| {
+        let effective = known.per_minute.filter(|per_minute| *per_minute > 0.0)?;
+        Some(LimitSnapshot {
+            limit: known.unit,
+            configured: known.configured,
+            advertised: known.advertised,
+            effective,
+            utilization: used / effective,
+        })
+    });
+    let per_day = limits.daily_usage().map(|(limit, used)| LimitSnapshot {
+        limit: "requests per day",
+        configured: Some(limit as f64),
+        advertised: None,
+        effective: limit as f64,
+        utilization: used as f64 / limit.max(1) as f64,
+    });
+    per_minute.chain(per_day).collect()
 }
 
 /// Returns the one with the higher share; the first if both are equal.

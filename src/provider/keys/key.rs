@@ -70,6 +70,13 @@ impl ReadyKey {
         Ok(replacement)
     }
 
+    /// Gives the key the version after an earlier key with the same label.
+    pub(in crate::provider) fn succeed(&mut self, earlier: &KeyId) {
+        if self.id.label == earlier.label {
+            self.id.version = self.id.version.max(earlier.version.wrapping_add(1));
+        }
+    }
+
     /// Returns whether the key has this secret.
     pub(in crate::provider) fn has_secret(&self, secret: &Secret) -> bool {
         self.redactor.as_ref().is_some_and(|mask| mask.is_for(secret))

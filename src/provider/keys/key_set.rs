@@ -14,6 +14,7 @@ use super::key::{KeyId, ReadyKey};
 use super::key_error::KeyError;
 use super::key_source::{Key, KeySource};
 use super::refusal_tracker::{RefusalTracker, RefusedAttempt};
+use crate::provider::health::snapshot::KeySnapshot;
 
 /// First cooldown of a key that was refused or has no credit, when the provider advertises no time. The cooldown
 /// doubles each time until a request is answered. It starts short, so that a restored account is used soon.
@@ -63,6 +64,15 @@ struct KeyEntry {
     model_refusals: BTreeMap<ModelName, RefusalTracker>,
     /// Until when its file may hold a new key, although this key has no cooldown.
     recheck_until: Option<Instant>,
+}
+
+/// A key that is ready to take its place among the keys of a provider.
+#[derive(Debug)]
+pub(in crate::provider) struct PreparedKey {
+    key: ReadyKey,
+    /// `None` for a server that requires no key.
+    secret: Option<Secret>,
+    file: Option<PathBuf>,
 }
 
 /// Whether the key caused a failure.
@@ -126,26 +136,63 @@ impl Keys {
         rotate_every: Option<Duration>,
         now: Instant,
     ) -> Result<Self, Failure> {
-        let entry = |key, file| KeyEntry {
-            key,
-            file,
-            is_unreadable: false,
-            cooldown: None,
-            model_cooldowns: BTreeMap::new(),
-            refusals: RefusalTracker::default(),
-            cooldowns_in_a_row: 0,
-            model_refusals: BTreeMap::new(),
-            recheck_until: None,
-        };
-        let ready = |key: &Key| {
-            let ready = ReadyKey::new(format, key.label.clone(), &key.secret)?;
-            Ok(entry(ready, key.file.clone()))
-        };
-        let entries = match keys {
-            [] => vec![entry(ReadyKey::none(), None)],
-            keys => keys.iter().map(ready).collect::<Result<_, _>>()?,
-        };
+        let keys = Self::prepare(format, keys)?.into_iter();
+        let entries = keys.map(|PreparedKey { key, file, .. }| KeyEntry::new(key, file)).collect();
         Ok(Self { entries, format, rotate_every, started_at: now, files_read_at: now })
+    }
+
+    /// Brings keys into the form in which they are sent.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(in crate::provider) fn prepare(format: Format, keys: &[Key]) -> Result<Vec<PreparedKey>, Failure> {
+        let ready = |key: &Key| {
+            let Key { label, secret, file } = key;
+            let key = ReadyKey::new(format, label.clone(), secret)?;
+            Ok(PreparedKey { key, secret: Some(secret.clone()), file: file.clone() })
+        };
+        match keys {
+            [] => Ok(vec![PreparedKey { key: ReadyKey::none(), secret: None, file: None }]),
+            keys => keys.iter().map(ready).collect(),
+        }
+    }
+
+    /// Replaces the keys from the next call on. A key that stays keeps its cooldowns; calls in flight end with the key with
+    /// which they were sent.
+    pub(in crate::provider) fn replace(&mut self, keys: Vec<PreparedKey>, rotate_every: Option<Duration>) {
+        let earlier_ids: Vec<KeyId> = self.entries.iter().map(|entry| entry.key.id.clone()).collect();
+        let mut earlier = std::mem::take(&mut self.entries);
+        self.rotate_every = rotate_every;
+        for PreparedKey { mut key, secret, file } in keys {
+            let is_same = |entry: &KeyEntry| match &secret {
+                Some(secret) => entry.key.has_secret(secret),
+                None => entry.key.header().is_none(),
+            };
+            let mut entry = match earlier.iter().position(is_same) {
+                Some(same) => earlier.remove(same),
+                None => {
+                    earlier_ids.iter().for_each(|earlier| key.succeed(earlier));
+                    self.entries.push(KeyEntry::new(key, file));
+                    continue;
+                }
+            };
+            if entry.key.id.label != key.id.label {
+                earlier_ids.iter().for_each(|earlier| key.succeed(earlier));
+                entry.key = key;
+            }
+            entry.file = file;
+            self.entries.push(entry);
+        }
+    }
+
+    /// Returns the labels of the keys, in the order of preference.
+    pub(in crate::provider) fn labels(&self) -> Vec<KeyLabel> {
+        self.entries.iter().map(|entry| entry.key.id.label.clone()).collect()
+    }
+
+    /// Returns each key with its state.
+    pub(in crate::provider) fn snapshots(&self, now: Instant) -> Vec<KeySnapshot> {
+        self.entries.iter().map(|entry| entry.snapshot(now)).collect()
     }
 
     /// Returns the key for a call to `model`: the first one without a cooldown, in the order of preference or
@@ -361,6 +408,37 @@ impl Cooldown {
 }
 
 impl KeyEntry {
+    fn new(key: ReadyKey, file: Option<PathBuf>) -> Self {
+        Self {
+            key,
+            file,
+            is_unreadable: false,
+            cooldown: None,
+            model_cooldowns: BTreeMap::new(),
+            refusals: RefusalTracker::default(),
+            cooldowns_in_a_row: 0,
+            model_refusals: BTreeMap::new(),
+            recheck_until: None,
+        }
+    }
+
+    fn snapshot(&self, now: Instant) -> KeySnapshot {
+        let is_active = |cooldown: &&Cooldown| cooldown.until > now;
+        let of_models = || self.model_cooldowns.iter().filter(|(_, cooldown)| is_active(cooldown));
+        let of_all = self.cooldown.as_ref().filter(is_active);
+        let shown = of_all.or_else(|| of_models().map(|(_, cooldown)| cooldown).next());
+        KeySnapshot {
+            key: self.key.id.label.clone(),
+            usable: of_all.is_none(),
+            models_in_cooldown: of_models().map(|(model, _)| model.clone()).collect(),
+            usable_in: shown
+                .map(|cooldown| cooldown.until.saturating_duration_since(now))
+                .unwrap_or_default(),
+            class: shown.map(|cooldown| cooldown.cause.class),
+            message: shown.map(|cooldown| cooldown.cause.message.clone()),
+        }
+    }
+
     fn active_cooldown(&self, model: &ModelName, now: Instant) -> Option<&Cooldown> {
         let cooldowns = self.cooldown.iter().chain(self.model_cooldowns.get(model));
         cooldowns.filter(|cooldown| cooldown.until > now).max_by_key(|cooldown| cooldown.until)

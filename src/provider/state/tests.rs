@@ -177,6 +177,7 @@ pub(in crate::provider) fn call(wait: Duration) -> Call {
         budget: None,
         scope_budget: None,
         memory: crate::guard::HeldMemory::default(),
+        trace: crate::telemetry::CallTrace::default(),
         deadline,
     }
 }
@@ -270,4 +271,77 @@ async fn a_call_without_a_caller_or_past_its_deadline_is_never_sent() {
     assert!(matches!(late.await.unwrap(), Err(Rejection::Busy { .. })));
     let snapshot = state.snapshot(Instant::now());
     assert_eq!((snapshot.calls, snapshot.queued, snapshot.targets[0].queued), (0, 0, 0));
+}
+
+fn changed(state: &State, settings: &str) -> Account {
+    let settings: Settings = toml::from_str(settings).unwrap();
+    Account {
+        name: state.name().clone(),
+        settings,
+        base_url: state.base_url().to_owned(),
+        keys: Vec::new(),
+        headers: HeaderMap::new(),
+        budgets: Vec::new(),
+    }
+}
+
+#[actix_web::test]
+async fn a_removed_model_ends_its_queued_calls_and_takes_no_new_ones() {
+    tokio::time::pause();
+    let state = state();
+    let queued = enqueue_for(&state, RunId::next(), None);
+    let account = changed(&state, "base_url = 'http://127.0.0.1:9'\nmodels.n = {}\nqueue = 7");
+    assert!(state.can_become(&account));
+    state.apply_update(state.prepare_update(account).unwrap());
+    let late = enqueue_for(&state, RunId::next(), None);
+    let Err(Rejection::OutOfService(failure)) = late.await.unwrap() else { panic!("a new call is queued") };
+    assert_eq!(&*failure.message, "the model is no longer configured");
+    let NextCall::Ready(ready) = state.next(Instant::now()) else { panic!("the queued call is lost") };
+    assert!(state.settings().models.contains_key("m"), "it ends with its settings");
+    let names = |state: &State| -> Vec<(String, bool)> {
+        let targets = state.snapshot(Instant::now()).targets.into_iter();
+        targets.map(|target| (target.model.to_string(), target.retired)).collect()
+    };
+    assert_eq!(names(&state), [("m".to_owned(), true), ("n".to_owned(), false)]);
+    drop((ready, queued));
+    assert_eq!(names(&state), [("n".to_owned(), false)]);
+    // Back again.
+    let account = changed(&state, "base_url = 'http://127.0.0.1:9'\nmodels.m = {}");
+    state.apply_update(state.prepare_update(account).unwrap());
+    let _again = enqueue_for(&state, RunId::next(), None);
+    assert!(matches!(state.next(Instant::now()), NextCall::Ready(_)));
+}
+
+#[actix_web::test]
+async fn a_drained_provider_rejects_its_queued_calls_and_says_why() {
+    tokio::time::pause();
+    let state = state();
+    let now = Instant::now();
+    let queued = enqueue_for(&state, RunId::next(), None);
+    state.drain();
+    assert!(matches!(queued.await.unwrap(), Err(Rejection::OutOfService(_))));
+    let outage = state.outage(&"m".into(), Duration::ZERO, now).unwrap();
+    assert!(outage.can_recover && outage.failure.message.contains("is drained"), "{outage:?}");
+    assert!(state.snapshot(now).draining && state.is_idle());
+    state.resume();
+    assert_eq!(state.outage(&"m".into(), Duration::ZERO, now), None);
+    // One that was removed cannot be resumed.
+    state.retire(None);
+    state.resume();
+    assert!(state.snapshot(now).draining);
+}
+
+#[actix_web::test]
+async fn a_call_to_a_replaced_provider_goes_to_its_successor() {
+    tokio::time::pause();
+    let old = state();
+    let new = state();
+    old.lock().targets.get_mut("m").unwrap().unstored_calls = 3;
+    new.inherit(&old);
+    old.retire(Some(new.clone()));
+    let _call = enqueue_for(&old, RunId::next(), None);
+    // Its actor does not run, so the successor answers at once; nothing is queued at the old one.
+    assert!(old.is_idle());
+    assert_eq!(new.lock().targets["m"].unstored_calls, 3);
+    assert_eq!(old.outage(&"m".into(), Duration::ZERO, Instant::now()), None);
 }

@@ -136,7 +136,7 @@ impl Execution {
     }
 
     fn submit_hedge(&self, target: usize) -> PendingCall {
-        let call = self.build_call(target, false, false);
+        let call = self.build_call(target, true, false, false);
         self.add_to_live_log(target, true, &call);
         PendingCall::send(target, &self.targets[target], true, call)
     }

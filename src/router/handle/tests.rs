@@ -7,13 +7,15 @@ use futures_util::future::join_all;
 use http::HeaderMap;
 use tokio::time::timeout;
 
+use super::super::client::send_request;
+use super::super::shared_routes::RouteTable;
 use super::*;
 use crate::provider::{self, Account};
 use crate::router::settings::{Policy, RetrySettings};
 use crate::router::target::{RouteHandle, TargetHandle};
 use crate::supervisor::RestartsExhausted;
 use crate::telemetry::{Samples, text_of};
-use crate::types::Priority;
+use crate::types::{Cause, Priority, RequestContext};
 
 struct IgnoreExhausted;
 
@@ -141,10 +143,13 @@ async fn a_request_after_the_stop_is_counted_as_cancelled() {
 #[actix::test]
 async fn each_request_of_a_joined_call_is_counted_once() {
     let metrics = Arc::new(RequestMetrics::default());
-    let provider = absent_provider();
+    let target = TargetHandle { name: "absent/any".parse().unwrap(), weight: 1, provider: absent_provider() };
+    let route = RouteHandle { targets: vec![target], ..RouteHandle::default() };
+    let routes = HashMap::from([("joined".into(), route)]);
     // The router does not have the route, so the joined request fails without a call.
-    let batcher = || EmbeddingBatcher::new([("joined".into(), vec![&provider])]);
-    assert!(batcher().max_inputs() > 1);
+    let routes = SharedRoutes::new(RouteTable::new(routes, RetrySettings::default()));
+    let batcher = || EmbeddingBatcher::new(routes.clone());
+    assert!(batcher().max_inputs([&"joined".into()]) > 1);
     let handle = handle(&metrics, &Arc::default()).with_embedding_batcher(batcher());
     let requests = ["low tide", "ebb tide"].map(|input| EmbeddingRequest::new("joined", [input]));
     let results = join_all(requests.clone().map(|request| handle.embed(request))).await;
@@ -162,4 +167,34 @@ async fn each_request_of_a_joined_call_is_counted_once() {
         (counts(&of_run, Class::ApiError), counts(&metrics, Class::ApiError)),
         ((2.0, 2.0), (2.0, 2.0))
     );
+}
+
+#[actix::test]
+async fn a_request_uses_the_routes_that_are_in_use_when_it_begins() {
+    let routes = SharedRoutes::default();
+    let router: Slot<Router> = Router::with_shared_routes(routes.clone(), Arc::default()).start().into();
+    let send = |step: Option<&str>| {
+        let context = RequestContext { step: step.map(Into::into), ..RequestContext::default() };
+        let request = Request::new("waiting", "?").with_deadline(Duration::from_millis(200));
+        send_request(&router, request.with_context(context))
+    };
+    let unknown = send(None).await.unwrap_err();
+    assert_eq!((unknown.failure.class, unknown.failure.cause), (Class::ApiError, None));
+    // A run begins only with usable routes, so its item has not failed by itself.
+    let removed = send(Some("s")).await.unwrap_err();
+    let expected = (Class::NetworkError, Some(Cause::OutOfService));
+    assert_eq!((removed.failure.class, removed.failure.cause), expected);
+
+    let target = TargetHandle { name: "absent/any".parse().unwrap(), weight: 1, provider: absent_provider() };
+    let route = RouteHandle { targets: vec![target.clone()], ..RouteHandle::default() };
+    let table = HashMap::from([("waiting".into(), route)]);
+    routes.replace(RouteTable::new(table, RetrySettings::default()));
+    let waiting = send(None).await.unwrap_err();
+    assert!(!waiting.attempts.0.is_empty(), "{waiting:?}");
+    assert_ne!(waiting.failure.class, Class::ApiError);
+
+    // All its targets are out of service: it gets a new plan, and fails when the routes have no other target.
+    target.provider.retire(None);
+    let refused = send(Some("s")).await.unwrap_err();
+    assert_eq!((refused.failure.class, refused.failure.cause), expected);
 }

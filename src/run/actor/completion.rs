@@ -4,7 +4,7 @@ use std::collections::btree_map;
 
 use actix::prelude::*;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{Span, warn};
 
 use super::{ActiveItem, Run};
 use crate::chaos;
@@ -12,10 +12,11 @@ use crate::run::inbox::{Event, EventState};
 use crate::run::item_result::ItemResult;
 use crate::run::messages::{InputError, ItemFinished};
 use crate::run::output_line;
-use crate::run::report::{RunOutcome, Unprocessed};
+use crate::run::report::{Report, RunOutcome, Unprocessed};
 use crate::run::writer::{FinishedItem, OutputRecord};
 use crate::sink::Line;
 use crate::supervisor::ChildExited;
+use crate::telemetry::{record_error, span_fields};
 use crate::types::{Class, Failure};
 
 impl Run {
@@ -55,6 +56,7 @@ impl Run {
         self.count_failed(result);
         let error = result.error.as_ref().map(|(step, failure)| (step, failure));
         let took = item.started.elapsed();
+        record_item_end(item.job.span.own(), result);
         self.stats.count_item(result.status, error, took);
         self.metrics.count_item(result.status, took, result.restored_answers());
     }
@@ -81,6 +83,21 @@ impl Run {
         let result = ItemResult::died(&item.job, failure, item.started.elapsed());
         let line = Box::new(output_line::line(&item.job, &result));
         self.record_result(&item, &result, line);
+    }
+
+    /// Ends the span of the run: the report may be sent long before this actor is dropped.
+    fn end_span(&mut self, report: &Report) {
+        let span = std::mem::replace(&mut self.span, Span::none());
+        if span.is_disabled() {
+            return;
+        }
+        span.record(span_fields::RUN_OUTCOME, report.outcome.as_str());
+        span.record(span_fields::RUN_ITEMS, report.items.finished());
+        if let Some(class) = report.paused_class {
+            record_error(&span, class.as_str());
+        } else if report.outcome == RunOutcome::IoFailed {
+            record_error(&span, report.outcome.as_str());
+        }
     }
 
     /// Sends the report and stops, if the output has ended.
@@ -140,6 +157,7 @@ impl Run {
             self.persistence.as_ref().is_some_and(|persistence| persistence.retry_classes.is_some());
         report.unprocessed = (report.outcome != RunOutcome::Completed && !is_retry)
             .then(|| Unprocessed::after(self.entries, self.input_read));
+        self.end_span(&report);
         self.publish_progress();
         chaos::point("run.ends");
         if let Some(report_sender) = self.report.take() {
@@ -147,5 +165,16 @@ impl Run {
             drop(report_sender.send(report));
         }
         ctx.stop();
+    }
+}
+
+/// Records how an item ended in its span.
+fn record_item_end(span: &Span, result: &ItemResult) {
+    if span.is_disabled() {
+        return;
+    }
+    span.record(span_fields::ITEM_STATUS, result.status.as_str());
+    if let Some((_, failure)) = &result.error {
+        record_error(span, failure.class.as_str());
     }
 }

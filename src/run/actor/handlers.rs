@@ -7,12 +7,13 @@ use tracing::debug;
 use super::Run;
 use crate::run::inbox::{EntryRead, Event};
 use crate::run::messages::{
-    Cancel, EntriesRead, ItemDeferred, ItemFinished, LedgerFailed, OutputEnded, OutputFailed,
+    Cancel, EntriesRead, ItemDeferred, ItemFinished, LedgerFailed, OutputEnded, OutputFailed, Pause,
     ProgressWatched, RecordsWritten, RequestEnded, SourceEnded, StopIntake,
 };
 use crate::run::report::RunOutcome;
 use crate::supervisor::{ChildExited, Stop};
-use crate::types::Class;
+use crate::telemetry::record_error;
+use crate::types::{Class, Failure};
 
 impl Handler<EntriesRead> for Run {
     type Result = ();
@@ -69,7 +70,11 @@ impl Handler<ItemDeferred> for Run {
 
     /// Other requests would be deferred too, so the items with requests in flight are the last.
     fn handle(&mut self, ItemDeferred { id, why }: ItemDeferred, ctx: &mut Self::Context) {
-        let was_in_flight = self.in_flight.remove(&id.0).is_some();
+        let item = self.in_flight.remove(&id.0);
+        let was_in_flight = item.is_some();
+        if let Some(item) = &item {
+            record_error(item.job.span.own(), why.class.as_str());
+        }
         if why.class == Class::Budget {
             self.stats.items.paused += u64::from(was_in_flight);
             self.paused.get_or_insert(*why);
@@ -153,6 +158,15 @@ impl Handler<StopIntake> for Run {
 
     fn handle(&mut self, _: StopIntake, _: &mut Self::Context) {
         self.stop_intake(RunOutcome::Interrupted);
+        self.request_items();
+    }
+}
+
+impl Handler<Pause> for Run {
+    type Result = ();
+
+    fn handle(&mut self, Pause { why }: Pause, _: &mut Self::Context) {
+        self.pause(Failure::new(Class::Cancelled, why));
         self.request_items();
     }
 }

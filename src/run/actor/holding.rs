@@ -106,7 +106,7 @@ impl Run {
     }
 
     /// Stops reading items, and leaves those unfinished whose requests wait.
-    fn pause(&mut self, why: Failure) {
+    pub(super) fn pause(&mut self, why: Failure) {
         info!(%why, "the run pauses");
         self.paused.get_or_insert(why);
         self.stop_intake(RunOutcome::Paused);

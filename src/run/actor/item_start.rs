@@ -19,6 +19,7 @@ use crate::run::writer::OutputRecord;
 use crate::sink::RejectLine;
 use crate::source::{self, Entry};
 use crate::supervisor::{ChildId, spawn_monitored_here};
+use crate::telemetry::item_span;
 
 impl Run {
     /// Starts the item that has arrived. Rejects what is not an item, and an item over which the run panics.
@@ -65,6 +66,7 @@ impl Run {
             return;
         }
         let Some(persistence) = self.resume_item(&item, earlier) else { return };
+        let span = item_span(&self.span, item.key.as_str());
         let job = Job {
             pipeline: self.pipeline.clone(),
             protected: self.protected.clone(),
@@ -81,6 +83,7 @@ impl Run {
             gate: self.gate.clone(),
             warmups: self.warmups.clone(),
             embeddings: self.embeddings.clone(),
+            span,
         };
         self.start_item(Arc::new(job), Instant::now(), 1, ctx);
     }

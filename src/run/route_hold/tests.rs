@@ -44,7 +44,7 @@ fn fail_with(
     route.record_failure(request, report, (now, 0.5));
 }
 
-fn outage(retry_at: Option<Instant>, is_named: bool) -> Option<(Outage, TargetName)> {
+fn outage(retry_at: Option<Instant>, is_named: bool) -> Option<(Outage, Option<TargetName>)> {
     let failure = Failure::new(Class::Quota, "spent");
     Some((
         Outage {
@@ -55,7 +55,7 @@ fn outage(retry_at: Option<Instant>, is_named: bool) -> Option<(Outage, TargetNa
             can_recover: true,
             is_shown_by_one_request: false,
         },
-        "a/m".parse().unwrap(),
+        Some("a/m".parse().unwrap()),
     ))
 }
 

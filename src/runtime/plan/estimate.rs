@@ -8,6 +8,7 @@ use crate::pipeline::{Pipeline, Step};
 use crate::provider::{Model, Settings};
 use crate::router::Target;
 use crate::run::MAX_WINDOW;
+use crate::runtime::current::Current;
 use crate::runtime::pointsman::Pointsman;
 use crate::types::{EmbeddingLimits, Price, ProviderName, RouteName, StepName, TargetName};
 
@@ -27,10 +28,11 @@ impl Pointsman {
     /// Estimates the run of a scanned input, from `sample` if there is one.
     #[doc(hidden)]
     pub fn plan(&self, pipeline: &Pipeline, scan: &InputScan, sample: Option<&Sample>) -> Plan {
+        let current = self.current();
         let mut steps: IndexMap<StepName, StepPlan> = IndexMap::new();
         for (at, step) in pipeline.steps().iter().enumerate() {
-            let is_able = |(target, ..): &(&TargetName, &Settings, &Model)| self.can_answer(step, target);
-            let first = self.configured_targets(&step.route).find(is_able);
+            let is_able = |(target, ..): &(&TargetName, &Settings, &Model)| current.can_answer(step, target);
+            let first = current.configured_targets(&step.route).find(is_able);
             let price = first.and_then(|(_, settings, model)| price_of(settings, model));
             let mut plan = match sample {
                 Some(sample) => sample.step(&step.name, &step.route, scan.items),
@@ -52,14 +54,14 @@ impl Pointsman {
                     }
                 }
             }
-            if let Some(limits) = step.embedding.and_then(|_| self.embedding_limits(&step.route)) {
+            if let Some(limits) = step.embedding.and_then(|_| current.embedding_limits(&step.route)) {
                 let mut requests = plan.calls;
                 if let Some(sample) = sample {
                     requests = sample.requests(&step.name, scan.items);
                     plan.calls = sampled_calls(requests, sample.calls_per_request(&step.name), limits);
                 }
                 let load = StepLoad { requests, calls: plan.calls, input: plan.input };
-                plan.joined = joined_plan(load, limits, self.max_items_in_flight());
+                plan.joined = joined_plan(load, limits, current.max_items_in_flight());
             }
             steps.insert(step.name.clone(), plan);
         }
@@ -83,11 +85,13 @@ impl Pointsman {
             steps,
         };
         plan.no_calls = (plan.calls.likely == 0.0).then(|| scan.no_calls());
-        plan.routes = self.compare_targets(pipeline, &plan, sample);
-        plan.bounds = time::bounds(self, pipeline, &plan, sample);
+        plan.routes = current.compare_targets(pipeline, &plan, sample);
+        plan.bounds = time::bounds(&current, pipeline, &plan, sample);
         plan
     }
+}
 
+impl Current {
     /// Returns the targets of the routes of `plan`, each with the cost of all requests there that it can answer. Targets
     /// that can answer none are left out.
     fn compare_targets(
@@ -122,8 +126,8 @@ impl Pointsman {
                     cost_usd: price
                         .map(|price| range::cost(&price, input, output, plan.calls) + saved(&price) * -1.0),
                     share: sample.map(|sample| sample.share_of(target)),
-                    simulated: self.config().simulate || settings.is_simulated(),
-                    usable: self.usable().providers.contains_key(&target.provider),
+                    simulated: self.config.simulate || settings.is_simulated(),
+                    usable: self.usable.providers.contains_key(&target.provider),
                 })
             });
             (route.clone(), targets.collect())
@@ -139,14 +143,13 @@ impl Pointsman {
 
     /// Returns the most items that a run has in flight.
     fn max_items_in_flight(&self) -> usize {
-        self.config().run.max_in_flight_items.map_or(MAX_WINDOW, NonZeroUsize::get)
+        self.config.run.max_in_flight_items.map_or(MAX_WINDOW, NonZeroUsize::get)
     }
 
     /// Returns how much a joined call along a route may contain: what each of its usable targets accepts, or each of its
     /// targets if none is usable. `None` if none has embeddings.
     fn embedding_limits(&self, route: &RouteName) -> Option<EmbeddingLimits> {
-        let usable = self.usable();
-        let route = usable.routes.get(route).or_else(|| self.config().routes.get(route))?;
+        let route = self.usable.routes.get(route).or_else(|| self.config.routes.get(route))?;
         let of_target = |target: &Target| self.provider_embedding_limits(&target.name.provider);
         route.targets.iter().filter_map(of_target).reduce(EmbeddingLimits::min)
     }
@@ -154,8 +157,8 @@ impl Pointsman {
     /// Returns how much a joined call to a provider may contain; `None` if it has no embeddings. In a simulated
     /// configuration every provider has.
     fn provider_embedding_limits(&self, provider: &ProviderName) -> Option<EmbeddingLimits> {
-        let ready = self.usable().providers.get(provider).map(|ready| &ready.settings);
-        ready.or_else(|| self.config().providers.get(provider))?.embedding_limits(None)
+        let ready = self.usable.providers.get(provider).map(|ready| &ready.settings);
+        ready.or_else(|| self.config.providers.get(provider))?.embedding_limits(None)
     }
 
     /// Returns the configured targets of a route, including those without a key: their cost is useful before a key
@@ -164,7 +167,7 @@ impl Pointsman {
         &self,
         route: &RouteName,
     ) -> impl Iterator<Item = (&TargetName, &Settings, &Model)> {
-        let config = self.config();
+        let config = &self.config;
         let targets = config.routes.get(route).map(|route| route.targets.as_slice()).unwrap_or_default();
         targets.iter().filter_map(|target| {
             let settings = config.providers.get(&target.name.provider)?;

@@ -125,7 +125,7 @@ fn simulated_answer(step: &Step, number: u64) -> Value {
                 .cloned()
                 .map_or(Value::Null, Value::String)
         }
-        #[cfg(feature = "server")]
+        #[cfg(feature = "simulator")]
         ResponseFormat::Json(schema) => crate::simulator::example(&schema, number),
         // About as many tokens as the likely value of `ANSWER_TOKENS`.
         _ => Value::String("some words of an answer ".repeat(50)),

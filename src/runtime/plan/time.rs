@@ -10,7 +10,7 @@ use crate::types::{ProviderName, TargetName};
 use super::plan::{Bound, Plan, TargetPlan};
 use super::range::Range;
 use super::sample::Sample;
-use crate::runtime::pointsman::Pointsman;
+use crate::runtime::current::Current;
 
 /// The expected load of a provider.
 #[derive(Debug, Default, Clone, Copy)]
@@ -26,7 +26,7 @@ struct Load {
 /// Returns every bound, the longest first. Without a sample the first target that can answer a step is assumed to answer
 /// all its requests.
 pub(super) fn bounds(
-    pointsman: &Pointsman,
+    current: &Current,
     pipeline: &Pipeline,
     plan: &Plan,
     sample: Option<&Sample>,
@@ -38,7 +38,7 @@ pub(super) fn bounds(
         let Some(step_plan) = plan.steps.get(&step.name) else { continue };
         let of_route = plan.routes.get(&step.route).into_iter().flatten();
         let targets: Vec<&TargetPlan> =
-            of_route.filter(|target| pointsman.can_answer(step, &target.target)).collect();
+            of_route.filter(|target| current.can_answer(step, &target.target)).collect();
         let calls = step_plan.min_calls();
         let total_share: f64 = targets.iter().filter_map(|target| target.share).sum();
         for (at, target) in targets.into_iter().enumerate() {
@@ -55,7 +55,7 @@ pub(super) fn bounds(
             model_load.or_insert_with(|| (target.target.clone(), Load::default())).1.add(load);
         }
     }
-    let providers = &pointsman.config().providers;
+    let providers = &current.config.providers;
     let accounts = loads.iter().filter_map(|(provider, load)| {
         let settings = providers.get(provider)?;
         let by_max_concurrency =

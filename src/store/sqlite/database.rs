@@ -39,6 +39,13 @@ impl Sqlite {
         self.writer.lock().await
     }
 
+    /// Returns whether the database has a table. A read-only database of an earlier version lacks the additional ones.
+    pub(super) async fn has_table(&self, name: &'static str) -> Result<bool, Error> {
+        let query = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?";
+        let count = sqlx::query_scalar::<_, i64>(query).bind(name).fetch_one(&self.readers).await;
+        Ok(count.map_err(|error| self.unread(&error))? > 0)
+    }
+
     pub(super) fn unread(&self, error: &sqlx::Error) -> Error {
         advice::on_use(&self.path, "read", error)
     }

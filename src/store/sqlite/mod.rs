@@ -8,18 +8,24 @@ mod calls;
 mod chunks;
 mod connection;
 mod database;
+mod documents;
 mod file_identity;
 mod open;
 mod read;
 mod read_only;
 mod row;
 mod row_counts;
+mod run_pages;
 mod run_row;
 mod runs;
 mod schema;
 mod scope_spending;
 mod spending;
+mod spending_rows;
 mod store;
 mod write;
+mod write_check;
 
 pub use database::Sqlite;
+#[cfg(test)]
+pub(super) use documents::DocumentChange;

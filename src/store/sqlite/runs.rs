@@ -216,7 +216,7 @@ impl Sqlite {
         folder.close().await.map_err(failed)
     }
 
-    fn known(&self, row: &SqliteRow) -> Result<StoredRun, Error> {
+    pub(super) fn known(&self, row: &SqliteRow) -> Result<StoredRun, Error> {
         RunRow::read(row).and_then(RunRow::into_stored).map_err(|error| self.run_error(&error))
     }
 }

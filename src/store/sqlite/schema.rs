@@ -29,14 +29,33 @@ const ROW_COUNTS: &str = include_str!("row_counts.sql");
 /// Another table that every version has in addition.
 const SCOPE_SPENDING: &str = include_str!("scope_spending.sql");
 
+/// Another table that every version has in addition.
+const DOCUMENTS: &str = include_str!("documents.sql");
+
+/// Another table that every version has in addition.
+const WRITE_CHECK: &str = include_str!("write_check.sql");
+
 /// The tables of the latest version.
-const TABLES: [&str; 7] = ["runs", "items", "steps", "spending", "calls", "row_counts", "scope_spending"];
+const TABLES: [&str; 9] = [
+    "runs",
+    "items",
+    "steps",
+    "spending",
+    "calls",
+    "row_counts",
+    "scope_spending",
+    "documents",
+    "write_check",
+];
 
 /// The indexes of the latest version.
 const INDEXES: [&str; 4] = ["runs_identity", "items_key", "items_failed", "spending_run"];
 
 /// The tables that a read-only database of the latest version may lack, because an earlier program wrote it.
-const ADDITIONAL_TABLES: [&str; 3] = ["calls", "row_counts", "scope_spending"];
+const ADDITIONAL_TABLES: [&str; 5] = ["calls", "row_counts", "scope_spending", "documents", "write_check"];
+
+/// The indexes of these tables.
+const ADDITIONAL_INDEXES: [&str; 1] = ["documents_expiry"];
 
 /// Marks our database files: the letters `Pntm`.
 pub(super) const APPLICATION_ID: i64 = 0x506e_746d;
@@ -75,7 +94,7 @@ pub(super) async fn migrate(
     for script in missing {
         change.execute(*script).await.map_err(failed)?;
     }
-    for script in [CALLS, ROW_COUNTS, SCOPE_SPENDING] {
+    for script in [CALLS, ROW_COUNTS, SCOPE_SPENDING, DOCUMENTS, WRITE_CHECK] {
         change.execute(script).await.map_err(failed)?;
     }
     if found < known {
@@ -106,7 +125,9 @@ pub(super) async fn verify(connection: &mut SqliteConnection, path: &Path) -> Re
             "table" => true,
             "index" => {
                 let is_of_our_table = TABLES.contains(&table.as_str());
-                !is_of_our_table || INDEXES.contains(&name.as_str()) || name.starts_with("sqlite_")
+                let is_known =
+                    INDEXES.contains(&name.as_str()) || ADDITIONAL_INDEXES.contains(&name.as_str());
+                !is_of_our_table || is_known || name.starts_with("sqlite_")
             }
             // A trigger or a view.
             _ => false,

@@ -49,17 +49,17 @@ pub(super) async fn add_to_scopes(
 }
 
 /// A row of `scope_spending`.
-struct ScopeSpendingRow {
-    day: i64,
-    scope: String,
-    run: i64,
-    cost: i64,
-    uncertain_cost: i64,
+pub(super) struct ScopeSpendingRow {
+    pub(super) day: i64,
+    pub(super) scope: String,
+    pub(super) run: i64,
+    pub(super) cost: i64,
+    pub(super) uncertain_cost: i64,
 }
 
 impl ScopeSpendingRow {
     /// Reads a row and verifies its checksum.
-    fn read(row: &SqliteRow) -> Result<Self, RowError> {
+    pub(super) fn read(row: &SqliteRow) -> Result<Self, RowError> {
         let read = Self {
             day: row.try_get("day")?,
             scope: row.try_get("scope")?,
@@ -86,11 +86,8 @@ impl Sqlite {
         only: Option<&ScopeName>,
     ) -> Result<BTreeMap<ScopeName, Spend>, Error> {
         let failed = |error: sqlx::Error| self.unread(&error);
-        // A read-only database of an earlier version does not have the table.
-        let table = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'scope_spending'";
-        let tables = sqlx::query_scalar::<_, i64>(table).fetch_one(&self.readers).await.map_err(failed)?;
         let mut sums = BTreeMap::<ScopeName, Spend>::new();
-        if tables == 0 {
+        if !self.has_table("scope_spending").await? {
             return Ok(sums);
         }
         let mut query = QueryBuilder::<Driver>::new("SELECT * FROM scope_spending WHERE day = ");

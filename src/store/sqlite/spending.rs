@@ -132,12 +132,12 @@ async fn add(
 }
 
 /// A row of `spending`.
-struct SpendingRow {
-    day: i64,
-    provider: String,
-    run: i64,
-    cost: i64,
-    uncertain_cost: i64,
+pub(super) struct SpendingRow {
+    pub(super) day: i64,
+    pub(super) provider: String,
+    pub(super) run: i64,
+    pub(super) cost: i64,
+    pub(super) uncertain_cost: i64,
 }
 
 impl SpendingRow {
@@ -153,7 +153,7 @@ impl SpendingRow {
     }
 
     /// Reads a row and verifies its checksum.
-    fn read(row: &SqliteRow) -> Result<Self, RowError> {
+    pub(super) fn read(row: &SqliteRow) -> Result<Self, RowError> {
         let read = Self::of(row)?;
         if read.checksum() == row.try_get::<i64, _>("checksum")? { Ok(read) } else { Err(RowError::Checksum) }
     }

@@ -8,14 +8,17 @@ use serde_json::Value;
 
 use crate::store::call_count::CallCount;
 use crate::store::database_files::database_files;
+use crate::store::document::{Document, DocumentKind, ExpectedVersion};
 use crate::store::error::Error;
 use crate::store::lock::RunLock;
 use crate::store::record::{ItemNumber, Record, StoredItem};
-use crate::store::run::{RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
+use crate::store::run::{RunFilter, RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
+use crate::store::spending::{MAX_SPENDING_ROWS, ScopeSpendingRow, SpendingRow};
 use crate::store::store::{Session, Store, StoreFuture};
 use crate::types::{Day, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
 
 use super::database::Sqlite;
+use super::documents::DocumentChange;
 use super::runs::now;
 
 impl Store for Sqlite {
@@ -163,5 +166,99 @@ impl Store for Sqlite {
 
     fn vacuum(&self) -> StoreFuture<'_, ()> {
         self.shrink_file().boxed()
+    }
+
+    fn runs_page<'a>(&'a self, filter: &'a RunFilter) -> StoreFuture<'a, Vec<StoredRun>> {
+        self.page_of_runs(filter).boxed()
+    }
+
+    fn unfinished_runs<'a>(&'a self, identity_prefix: &'a str) -> StoreFuture<'a, Vec<StoredRun>> {
+        self.runs_to_resume(identity_prefix).boxed()
+    }
+
+    fn spending(&self, from: Day, to: Day) -> StoreFuture<'_, Vec<SpendingRow>> {
+        self.spending_rows(from, to, MAX_SPENDING_ROWS).boxed()
+    }
+
+    fn scope_spending(&self, from: Day, to: Day) -> StoreFuture<'_, Vec<ScopeSpendingRow>> {
+        self.scope_spending_rows(from, to, MAX_SPENDING_ROWS).boxed()
+    }
+
+    fn check_writable(&self) -> StoreFuture<'_, ()> {
+        self.write_check(now()).boxed()
+    }
+
+    fn put_document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        value: &'a Value,
+        by: &'a str,
+        expires_at: Option<i64>,
+        expected: ExpectedVersion,
+    ) -> StoreFuture<'a, Document> {
+        let change = DocumentChange { kind, name, value, by, expires_at, expected, overwrites: false };
+        self.write_document(change, now()).boxed()
+    }
+
+    fn replace_document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        value: &'a Value,
+        by: &'a str,
+        expires_at: Option<i64>,
+        expected: ExpectedVersion,
+    ) -> StoreFuture<'a, Document> {
+        let change = DocumentChange { kind, name, value, by, expires_at, expected, overwrites: true };
+        self.write_document(change, now()).boxed()
+    }
+
+    fn document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        now: i64,
+    ) -> StoreFuture<'a, Option<Document>> {
+        self.document_at(kind, name, now).boxed()
+    }
+
+    fn document_version<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        version: i64,
+    ) -> StoreFuture<'a, Option<Document>> {
+        self.one_document_version(kind, name, version).boxed()
+    }
+
+    fn document_versions<'a>(&'a self, kind: DocumentKind, name: &'a str) -> StoreFuture<'a, Vec<Document>> {
+        self.all_document_versions(kind, name).boxed()
+    }
+
+    fn documents<'a>(
+        &'a self,
+        kind: DocumentKind,
+        after: Option<&'a str>,
+        max: u32,
+    ) -> StoreFuture<'a, Vec<Document>> {
+        self.documents_after(kind, after, max).boxed()
+    }
+
+    fn delete_document<'a>(
+        &'a self,
+        kind: DocumentKind,
+        name: &'a str,
+        by: &'a str,
+    ) -> StoreFuture<'a, bool> {
+        self.delete_document_at(kind, name, by, now()).boxed()
+    }
+
+    fn remove_document<'a>(&'a self, kind: DocumentKind, name: &'a str) -> StoreFuture<'a, bool> {
+        self.forget_document(kind, name).boxed()
+    }
+
+    fn remove_expired(&self, kind: DocumentKind, now: i64) -> StoreFuture<'_, u64> {
+        self.forget_expired(kind, now).boxed()
     }
 }

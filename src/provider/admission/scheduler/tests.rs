@@ -174,6 +174,7 @@ fn a_forced_call_waits_for_the_concurrency_limit_and_a_probe_does_not() {
         budget: None,
         scope_budget: None,
         memory: crate::guard::HeldMemory::default(),
+        trace: crate::telemetry::CallTrace::default(),
         deadline: now + Duration::from_secs(60),
     };
     // A call with another option is rejected by the breaker at once and does not wait.

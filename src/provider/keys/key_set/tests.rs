@@ -322,3 +322,41 @@ fn a_refusal_that_may_concern_one_request_is_no_failure_of_the_account_until_its
         assert_eq!((key_fault.class_of(&unclear), key_fault.class_of(&explicit)), (of_unclear, Class::Auth));
     }
 }
+
+fn prepared(labels: &[(&str, &str)]) -> Vec<PreparedKey> {
+    let key =
+        |(label, value): &(&str, &str)| Key { label: (*label).into(), secret: secret(value), file: None };
+    let keys: Vec<Key> = labels.iter().map(key).collect();
+    Keys::prepare(Format::Openai, &keys).unwrap()
+}
+
+#[test]
+fn a_key_that_stays_keeps_its_cooldown_and_a_changed_one_begins_without() {
+    let now = Instant::now();
+    let mut keys = keys(&["a", "b"], None, now);
+    start_cooldown(&mut keys, "a", &quota_exhausted(None), now);
+    start_cooldown(&mut keys, "b", &quota_exhausted(None), now);
+    let old = keys.entries[0].key.id.clone();
+    // The first source has another key, and the second one moves to the front.
+    keys.replace(prepared(&[("b", "b"), ("a", "other")]), None);
+    assert_eq!(keys.labels().iter().map(KeyLabel::as_str).collect::<Vec<_>>(), ["b", "a"]);
+    assert_eq!(used(&keys, now), "a", "only the new key has no cooldown");
+    // A call in flight with the old key says nothing about the new one.
+    let failure = quota_exhausted(None);
+    refuse(&mut keys, &old, &model(), &failure, now);
+    assert_eq!(used(&keys, now), "a");
+    // The same key under another label.
+    keys.replace(prepared(&[("c", "b")]), None);
+    assert!(keys.none_usable(&model(), now));
+    assert!(!keys.snapshots(now)[0].usable);
+}
+
+#[test]
+fn a_provider_may_come_to_need_a_key_or_need_none_any_more() {
+    let now = Instant::now();
+    let mut keys = keys(&[], None, now);
+    keys.replace(prepared(&[("a", "a")]), None);
+    assert_eq!(used(&keys, now), "a");
+    keys.replace(prepared(&[]), None);
+    assert_eq!(used(&keys, now), "no key");
+}

@@ -165,6 +165,7 @@ impl Harness {
             budget: None,
             scope_budget: None,
             memory: crate::guard::HeldMemory::default(),
+            trace: crate::telemetry::CallTrace::default(),
             deadline: self.now + test_call.max_wait,
         };
         let model_max_tokens = self.settings.models[&call.model].max_tokens.map(|max| u64::from(max.get()));

@@ -1,0 +1,125 @@
+//! Starts and stops a daemon.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::runtime::Pointsman;
+use crate::store::{DocumentKind, ExpectedVersion, Store, StoreUrl};
+use crate::supervisor::Drained;
+
+use super::catalogue::Catalogue;
+use super::daemon::{Daemon, Parts};
+use super::data_folder::DataFolder;
+use super::error::Error;
+use super::events::EventKind;
+use super::load_config::LoadConfig;
+use super::process_lock::ProcessLock;
+use super::{config_watcher, monitor};
+
+impl Daemon {
+    /// Starts the daemon of `pointsman`, with the store and the folder that its configuration names. `load_config` loads the
+    /// configuration again when it is reloaded.
+    ///
+    /// # Errors
+    /// If another daemon uses the store, or the store or the folder cannot be used.
+    pub async fn start(pointsman: Pointsman, load_config: LoadConfig) -> Result<Self, Error> {
+        let config = pointsman.config();
+        let url = config.store.url.clone();
+        let Some(folder) = config.serve.data_folder(&url).filter(|_| url != StoreUrl::None) else {
+            return Err(Error::invalid(
+                "a daemon needs a store: set url = \"sqlite:FILE\" in [store] of the configuration",
+            ));
+        };
+        let address = config.serve.listen.to_string();
+        // Before the database is opened, so that the second daemon is refused before it changes anything.
+        let lock =
+            url.path().map(|path| ProcessLock::take(&lock_file(path), "store", &address)).transpose()?;
+        let data = DataFolder::open(&folder, &address)?;
+        let opened = {
+            let url: StoreUrl = url.clone();
+            pointsman.work(async move { url.open().await }).await.map_err(Error::from)?
+        };
+        let Some(store) = opened? else {
+            return Err(Error::invalid("a daemon needs a store"));
+        };
+        check_folder(&*store, &data).await?;
+        let directory = data.path().join("pipelines");
+        std::fs::create_dir_all(&directory).map_err(Error::io("create the folder of pipelines"))?;
+        let catalogue = Catalogue::new(store.clone(), directory);
+        let daemon = Self::new(Parts { pointsman, store, data, catalogue, load_config, lock });
+        // Before any request, so that none goes past a limit.
+        let loading = daemon.clone();
+        daemon.pointsman().work(async move { loading.load_limits().await }).await.map_err(Error::from)??;
+        daemon.start_upkeep();
+        let resuming = daemon.clone();
+        let runtime = daemon.pointsman().runtime().clone();
+        let start = SystemTime::now();
+        drop(runtime.spawn(async move {
+            resuming.remove_unknown_files(start).await;
+            resuming.resume_interrupted().await;
+        }));
+        drop(runtime.spawn(monitor::watch(daemon.downgrade(), daemon.stopping())));
+        if let Some(file) = config.file() {
+            drop(runtime.spawn(config_watcher::watch(
+                daemon.downgrade(),
+                daemon.stopping(),
+                file.to_owned(),
+            )));
+        }
+        Ok(daemon)
+    }
+
+    /// Takes no more work, lets what is in flight end within this time, and stops. Runs that have not ended are resumed
+    /// at the next start.
+    pub async fn drain(&self, within: Duration) -> Drained {
+        // First, so that watchers get it before their streams end.
+        if !self.is_stopping() {
+            self.events().record(EventKind::Stopping, None, json!({ "seconds": within.as_secs_f64() }));
+        }
+        self.stop_taking_work();
+        // Their runs end by themselves when nothing is in flight.
+        self.shared_runs().close();
+        let drained = self.pointsman().drain(within).await;
+        self.end_upkeep().await;
+        drained
+    }
+
+    /// Reads what was spent today, and the limits of tokens.
+    async fn load_limits(&self) -> Result<(), Error> {
+        self.pointsman().sync_budgets(&**self.store()).await?;
+        self.load_tokens().await
+    }
+}
+
+/// Returns the lock file of the daemon of a store.
+fn lock_file(store: &Path) -> PathBuf {
+    // One lock, whatever link leads to the store.
+    let real = store.canonicalize().unwrap_or_else(|_| store.to_owned());
+    let mut name = real.into_os_string();
+    name.push("-daemon.lock");
+    PathBuf::from(name)
+}
+
+/// Refuses a folder with the files of another store: files whose run is not in the store are removed.
+async fn check_folder(store: &dyn Store, data: &DataFolder) -> Result<(), Error> {
+    let found = store.document(DocumentKind::DataFolder, "data", clock::milliseconds()).await?;
+    let known = found.as_ref().and_then(|found| found.value.get("id")).and_then(Value::as_str);
+    match known {
+        Some(known) if known == data.id() => return Ok(()),
+        // A new folder has no files.
+        _ if data.is_new() => {}
+        _ => {
+            return Err(Error::conflict(format!(
+                "the folder {} belongs to another store: set `data` in [serve] to the folder of this store, or to a new one",
+                data.path().display()
+            )));
+        }
+    }
+    let value = json!({ "id": data.id() });
+    let kind = DocumentKind::DataFolder;
+    store.replace_document(kind, "data", &value, "", None, ExpectedVersion::Any).await?;
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The state of the daemon as a whole, for operators.
+
+use futures_util::future::join_all;
+use serde::Serialize;
+
+use crate::clock;
+use crate::provider::Snapshot;
+use crate::run::Cap;
+use crate::store::{RunFilter, RunState};
+use crate::types::Day;
+
+use super::daemon::Daemon;
+use super::error::Error;
+use super::readiness::Reason;
+use super::run_command::IDENTITY_PREFIX;
+
+/// How many paused runs are read at once to count them.
+const PAGE_RUNS: u32 = 500;
+
+/// The state of a daemon.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct DaemonStatus {
+    /// The version of the program.
+    pub version: &'static str,
+    /// How long it has run, in seconds.
+    pub uptime_seconds: f64,
+    /// Whether it can take work.
+    pub ready: bool,
+    /// Why it cannot take work.
+    pub reasons: Vec<Reason>,
+    /// Its runs by state.
+    pub runs: RunCounts,
+    /// The state of all usable providers.
+    #[cfg_attr(feature = "server", schema(value_type = Vec<Object>))]
+    pub providers: Vec<Snapshot>,
+    /// What was spent today (UTC), in US dollars.
+    pub spent_today_usd: f64,
+    /// The caps of the day, and what counts against each.
+    #[cfg_attr(feature = "server", schema(value_type = Vec<Object>))]
+    pub caps: Vec<Cap>,
+}
+
+/// How many runs are in which state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub struct RunCounts {
+    /// Runs on which the daemon works.
+    pub open: usize,
+    /// Of those, runs that wait by themselves for an account or a provider.
+    pub holding: usize,
+    /// Runs that wait for their user.
+    pub paused: usize,
+}
+
+impl Daemon {
+    /// Returns the state of the daemon.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn status(&self) -> Result<DaemonStatus, Error> {
+        let readiness = self.readiness().await;
+        let today = Day::at(clock::milliseconds());
+        let spending = self.spending(today, today, &[]).await?;
+        Ok(DaemonStatus {
+            version: env!("CARGO_PKG_VERSION"),
+            uptime_seconds: self.uptime().as_secs_f64(),
+            ready: readiness.is_ready(),
+            reasons: readiness.reasons,
+            runs: self.run_counts().await?,
+            providers: self.providers(),
+            spent_today_usd: spending.iter().map(|row| row.cost_usd).sum(),
+            caps: self.caps(),
+        })
+    }
+
+    async fn run_counts(&self) -> Result<RunCounts, Error> {
+        let numbers = self.open_runs().numbers();
+        // Together: each run in progress takes a moment to publish its progress.
+        let progress = join_all(numbers.iter().map(|run| self.open_runs().progress(*run))).await;
+        let open = progress.iter().flatten();
+        let holding = open.filter(|progress| progress.holding.is_some()).count();
+        Ok(RunCounts { open: numbers.len(), holding, paused: self.paused_runs().await? })
+    }
+
+    async fn paused_runs(&self) -> Result<usize, Error> {
+        let mut paused = 0;
+        let mut before = None;
+        loop {
+            let filter = RunFilter {
+                state: Some(RunState::Paused),
+                name: None,
+                identity_prefix: Some(IDENTITY_PREFIX.to_owned()),
+                before,
+                max: PAGE_RUNS,
+            };
+            let page = self.store().runs_page(&filter).await?;
+            paused += page.len();
+            before = page.last().map(|run| run.number);
+            if page.len() < PAGE_RUNS as usize {
+                return Ok(paused);
+            }
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The sessions of stored runs that are in progress, so that a reload can tell them which models have changed.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::run::RunPersistence;
+use crate::types::{Fingerprint, TargetName};
+
+use super::current::Current;
+
+/// The sessions in progress.
+#[derive(Debug, Default)]
+pub(super) struct OpenSessions(Mutex<Vec<Weak<RunPersistence>>>);
+
+impl OpenSessions {
+    /// Adds a session until it ends. Targets whose model has changed since it was prepared are forgotten; `current` is what
+    /// is in use after it was added.
+    pub(super) fn add(&self, session: &Arc<RunPersistence>, current: impl FnOnce() -> Arc<Current>) {
+        {
+            let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            sessions.retain(|session| session.strong_count() > 0);
+            sessions.push(Arc::downgrade(session));
+        }
+        let current = current();
+        session.model_identities.forget_changed(|target| current.model_identity(target));
+    }
+
+    /// Records a configuration that is about to be used: from now on, answers of changed models are stored without a key.
+    pub(super) fn forget_changed_models(&self, next: impl Fn(&TargetName) -> Option<Fingerprint>) {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for session in sessions.iter().filter_map(Weak::upgrade) {
+            session.model_identities.forget_changed(&next);
+        }
+    }
+}

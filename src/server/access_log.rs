@@ -1,0 +1,98 @@
+//! Gives every request an ID, and logs how it ended.
+
+use std::time::Duration;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage};
+use tokio::time::Instant;
+
+use crate::types::{NanoUsd, Response};
+
+use super::access::CallerName;
+use super::request_id;
+
+/// The header with the ID of a request, in both directions.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a handler adds to the access log of its request.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LogFields {
+    /// The target that answered, `provider/model`.
+    pub(super) target: Option<String>,
+    /// Tokens that the model read.
+    pub(super) input_tokens: u64,
+    /// Tokens that the model wrote.
+    pub(super) output_tokens: u64,
+    /// The cost, if it is known.
+    pub(super) cost_usd: Option<f64>,
+}
+
+impl LogFields {
+    /// Returns the fields of the response to a request.
+    pub(super) fn of(response: &Response) -> Self {
+        let usage = response.completion.usage.unwrap_or_default();
+        Self {
+            target: Some(response.target.to_string()),
+            input_tokens: usage.input.0,
+            output_tokens: usage.output.0,
+            cost_usd: response.cost.map(NanoUsd::dollars),
+        }
+    }
+}
+
+/// Logs the end of an answer that was streamed. The log of its request was written when the stream began.
+pub(super) fn log_stream_end(id: &str, fields: &LogFields) {
+    tracing::info!(
+        target: "pointsman::access",
+        request_id = id,
+        target = fields.target.as_deref().unwrap_or_default(),
+        input_tokens = fields.input_tokens,
+        output_tokens = fields.output_tokens,
+        cost_usd = fields.cost_usd,
+        "the stream of an answer ended"
+    );
+}
+
+/// Handles a request with an ID, and logs its end. The log has the path without its query, because a query may hold data.
+pub(super) async fn log_access(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let started = Instant::now();
+    let given = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let id = given.and_then(request_id::accepted).unwrap_or_else(request_id::random);
+    let handled = request_id::within(id.clone(), next.call(request)).await;
+    let mut response = match handled {
+        Ok(response) => response,
+        Err(error) => return Err(error),
+    };
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    log(&response, &id, started.elapsed());
+    Ok(response)
+}
+
+fn log(response: &ServiceResponse<impl MessageBody>, id: &str, took: Duration) {
+    let request = response.request();
+    let extensions = request.extensions();
+    let token = extensions.get::<CallerName>().map_or("", |name| name.0.as_str());
+    let fields = extensions.get::<LogFields>().cloned().unwrap_or_default();
+    tracing::info!(
+        target: "pointsman::access",
+        request_id = id,
+        method = %request.method(),
+        path = request.path(),
+        status = response.status().as_u16(),
+        token,
+        target = fields.target.as_deref().unwrap_or_default(),
+        input_tokens = fields.input_tokens,
+        output_tokens = fields.output_tokens,
+        cost_usd = fields.cost_usd,
+        duration_seconds = took.as_secs_f64(),
+        "request"
+    );
+}
