@@ -135,20 +135,11 @@ impl PrivateFileError {
     }
 }
 
-/// Checks that only its owner can access the file at `path`. Links are followed, because mounted secrets use them.
-///
-/// # Errors
-/// If it is not a regular file, or its mode lets the group or others access it.
-#[cfg(any(test, feature = "server"))]
-pub(crate) fn check_private(path: &Path) -> Result<(), PrivateFileError> {
-    check_private_metadata(&std::fs::metadata(path).map_err(PrivateFileError::Unreadable)?)
-}
-
 /// Reads a file of at most `max` bytes that only its owner can access. The open file is checked, so the path may change
-/// meanwhile.
+/// meanwhile. Links are followed, because mounted secrets use them.
 ///
 /// # Errors
-/// As [`check_private`], and if it is too large or cannot be read.
+/// If it is not a regular file, its mode lets the group or others access it, it is too large, or it cannot be read.
 #[cfg(any(test, feature = "server"))]
 pub(crate) fn read_private(path: &Path, max: u64) -> Result<Vec<u8>, PrivateFileError> {
     use std::io::Read as _;
@@ -274,17 +265,17 @@ mod tests {
             [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o660, false), (0o620, false)]
         {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(check_private(&path).is_ok(), is_private, "{mode:o}");
+            assert_eq!(read_private(&path, 100).is_ok(), is_private, "{mode:o}");
             assert_eq!(read_private(&path, 5).is_ok(), is_private, "{mode:o}");
         }
-        let error = check_private(&path).unwrap_err();
+        let error = read_private(&path, 100).unwrap_err();
         assert_eq!(error.to_string(), "users other than its owner can access it (mode 0620)");
         assert!(error.advice(&path).starts_with("run `chmod 600 "), "{}", error.advice(&path));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
         symlink(&path, folder.path().join("link")).unwrap();
         assert_eq!(read_private(&folder.path().join("link"), 5).unwrap(), b"12345");
         assert!(matches!(read_private(&path, 4), Err(PrivateFileError::TooLarge { max: 4 })));
-        assert!(matches!(check_private(folder.path()), Err(PrivateFileError::NotAFile)));
+        assert!(matches!(read_private(folder.path(), 100), Err(PrivateFileError::NotAFile)));
         assert!(matches!(
             read_private(&folder.path().join("missing"), 5),
             Err(PrivateFileError::Unreadable(_))

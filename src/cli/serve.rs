@@ -123,7 +123,7 @@ impl Service {
         systemd::ready(&format!("serving at {address}"));
         let watched = self.daemon.pointsman().clone();
         // A task of its own: a reload and the drain take time.
-        let watchdog = tokio::spawn(systemd::watchdog(move || !watched.is_stalled()));
+        let watchdog = self.daemon.pointsman().runtime().spawn(systemd::watchdog(move || !watched.is_stalled()));
         let exit = self.serve_until_stopped(&mut signals).await;
         watchdog.abort();
         exit

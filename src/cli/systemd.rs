@@ -27,11 +27,6 @@ pub(super) fn stopping() {
     notify(&[NotifyState::Stopping]);
 }
 
-/// Sets the text that `systemctl status` shows.
-pub(super) fn status(text: &str) {
-    notify(&[NotifyState::Status(&one_line(text))]);
-}
-
 /// Notifies the watchdog twice in its period, as long as `is_alive` returns true. Returns at once if the unit has no
 /// watchdog, and otherwise never.
 ///
@@ -126,7 +121,7 @@ mod tests {
         match std::env::var(CHILD).as_deref() {
             Ok("states") => {
                 ready("ready at 127.0.0.1:7700");
-                status("line\nSTOPPING=1");
+                notify(&[NotifyState::Status(&one_line("line\nSTOPPING=1"))]);
                 reloading();
                 stopping();
             }
@@ -137,7 +132,7 @@ mod tests {
                 let is_alive = || {
                     checks.set(checks.get() + 1);
                     match checks.get() {
-                        4 => status("not alive"),
+                        4 => notify(&[NotifyState::Status("not alive")]),
                         6 => last_check.notify_one(),
                         _ => {}
                     }

@@ -74,7 +74,7 @@ fn create(args: &args::NewToken) -> anyhow::Result<()> {
 /// Returns a lifetime as a daemon reads it. Only in days may it be longer than a year.
 fn lifetime_text(lifetime: Duration) -> String {
     let seconds = lifetime.as_secs();
-    if seconds % 86_400 == 0 {
+    if seconds.is_multiple_of(86_400) {
         format!("{}d", seconds / 86_400)
     } else {
         format!("{}ms", lifetime.as_millis())

@@ -191,6 +191,7 @@ impl Daemon {
     }
 
     pub(super) fn set_reload_fault(&self, fault: Option<String>) {
+        self.inner.pointsman.set_configuration_faulty(fault.is_some());
         *self.inner.reload_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
     }
 

@@ -131,12 +131,10 @@ impl Daemon {
     /// # Errors
     /// If the store cannot be read.
     pub async fn item_line(&self, item: SubmittedItem) -> Result<Option<Line>, Error> {
-        match item.answer {
-            Answer::Awaited(line) => match line.await {
-                Ok(line) => return Ok(Some(Arc::unwrap_or_clone(line))),
-                Err(_) => {}
-            },
-            Answer::Stored => {}
+        if let Answer::Awaited(line) = item.answer
+            && let Ok(line) = line.await
+        {
+            return Ok(Some(Arc::unwrap_or_clone(line)));
         }
         Ok(match self.item_of(item.run, &item.key).await? {
             Some(ItemProgress::Finished(line)) => Some(*line),

@@ -16,6 +16,7 @@ mod caller;
 mod catalogue;
 mod config_watcher;
 mod configuration;
+#[expect(clippy::module_inception, reason = "the module is named after its main type")]
 mod daemon;
 mod data_folder;
 mod error;

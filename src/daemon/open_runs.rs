@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::run::Progress;
@@ -15,11 +16,17 @@ const MAX_PROGRESS_WAIT: Duration = Duration::from_millis(500);
 
 /// The runs on which the daemon works, and why others could not be resumed.
 #[derive(Debug, Default)]
-pub(super) struct OpenRuns(Mutex<State>);
+pub(super) struct OpenRuns {
+    state: Mutex<State>,
+    /// Signals that a run is not open any more.
+    ended: Notify,
+}
 
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<RunNumber, RunControl>,
+    /// Why open runs are being held: their calls in flight are finishing.
+    held: HashMap<RunNumber, String>,
     problems: BTreeMap<RunNumber, String>,
 }
 
@@ -31,7 +38,36 @@ impl OpenRuns {
     }
 
     pub(super) fn remove(&self, run: RunNumber) {
-        self.lock().open.remove(&run);
+        {
+            let mut state = self.lock();
+            state.open.remove(&run);
+            state.held.remove(&run);
+        }
+        self.ended.notify_waiters();
+    }
+
+    /// Records why an open run is being held.
+    pub(super) fn set_held(&self, run: RunNumber, why: String) {
+        let mut state = self.lock();
+        if state.open.contains_key(&run) {
+            state.held.insert(run, why);
+        }
+    }
+
+    /// Returns whether an open run is being held.
+    pub(super) fn is_held(&self, run: RunNumber) -> bool {
+        self.lock().held.contains_key(&run)
+    }
+
+    /// Waits until a run is not open.
+    pub(super) async fn ended(&self, run: RunNumber) {
+        loop {
+            let ended = self.ended.notified();
+            if !self.lock().open.contains_key(&run) {
+                return;
+            }
+            ended.await;
+        }
     }
 
     pub(super) fn control(&self, run: RunNumber) -> Option<RunControl> {
@@ -47,13 +83,13 @@ impl OpenRuns {
     }
 
     pub(super) fn forget(&self, run: RunNumber) {
-        let mut state = self.lock();
-        state.open.remove(&run);
-        state.problems.remove(&run);
+        self.lock().problems.remove(&run);
     }
 
+    /// Returns why a run could not be resumed, or is being held.
     pub(super) fn problem(&self, run: RunNumber) -> Option<String> {
-        self.lock().problems.get(&run).cloned()
+        let state = self.lock();
+        state.problems.get(&run).or_else(|| state.held.get(&run)).cloned()
     }
 
     /// Returns the present progress of a run; `None` if it is not open.
@@ -66,6 +102,6 @@ impl OpenRuns {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

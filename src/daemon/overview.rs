@@ -189,7 +189,7 @@ impl Daemon {
                 let group = groups.entry(class).or_insert_with(|| empty_group(class));
                 group.items += u64::from(!is_counted);
                 group.has_more_items |= has_more;
-                group.example.get_or_insert_with(|| FailureExample {
+                group.example.get_or_insert(FailureExample {
                     run: run.number,
                     key: item.key,
                     step: item.step,

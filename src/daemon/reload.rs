@@ -21,7 +21,7 @@ impl Daemon {
         let _one_at_a_time = self.reloading().lock().await;
         let loaded = self.load_config();
         let reloaded = match loaded {
-            Ok(config) => self.apply(&config).await,
+            Ok(config) => Box::pin(self.apply(&config)).await,
             Err(diagnostics) => Err(Error::Diagnostics(diagnostics)),
         };
         match &reloaded {

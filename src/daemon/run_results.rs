@@ -207,7 +207,7 @@ impl RejectStream {
     ///
     /// # Errors
     /// If the disk fails.
-    pub fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+    pub fn next_piece(&mut self) -> Result<Option<Vec<u8>>, Error> {
         while let Some(file) = &mut self.file {
             let mut piece = std::mem::take(&mut self.partial);
             let read = read_some(file, &mut piece).map_err(Error::io("read the rejects of the run"))?;
@@ -247,13 +247,13 @@ mod tests {
         let mut stream = RejectStream { file: Some(File::open(&path).unwrap()), partial: Vec::new() };
         let mut all = Vec::new();
         let mut pieces = 0;
-        while let Some(piece) = stream.next().unwrap() {
+        while let Some(piece) = stream.next_piece().unwrap() {
             assert!(piece.ends_with(b"\n") && piece.len() <= PIECE_BYTES + line.len());
             all.extend(piece);
             pieces += 1;
         }
         assert!(pieces > 2);
         assert_eq!(all, line.repeat(200).as_bytes());
-        assert!(RejectStream { file: None, partial: Vec::new() }.next().unwrap().is_none());
+        assert!(RejectStream { file: None, partial: Vec::new() }.next_piece().unwrap().is_none());
     }
 }

@@ -5,10 +5,11 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::config::KeepInputs;
 use crate::pipeline::Pipeline;
@@ -28,6 +29,9 @@ use super::events::EventKind;
 use super::growing_file::remove_partial_line;
 use super::run_command::{IDENTITY_PREFIX, ItemsFile, RunCommand, format_named};
 use super::views::{RunPage, RunView};
+
+/// How long a resume waits for the calls in flight of a run that is being held.
+const MAX_HOLD_WAIT: Duration = Duration::from_secs(20);
 
 /// How many runs a page has at most.
 const MAX_PAGE: u32 = 500;
@@ -122,7 +126,7 @@ impl Daemon {
     pub async fn create_run(&self, new: NewRun, caller: &Caller) -> Result<RunView, Error> {
         let daemon = self.clone();
         let caller = caller.clone();
-        self.uninterrupted(async move { daemon.create(new, &caller).await }).await
+        Box::pin(self.uninterrupted(async move { Box::pin(daemon.create(new, &caller)).await })).await
     }
 
     async fn create(&self, new: NewRun, caller: &Caller) -> Result<RunView, Error> {
@@ -264,14 +268,13 @@ impl Daemon {
         }
         // First, so that a run whose process ends now is not resumed at the next start.
         self.store().set_state(run, RunState::Paused).await?;
-        match self.open_runs().control(run) {
-            Some(control) => {
-                control.pause(match caller.name.as_str() {
+        if let Some(control) = self.open_runs().control(run) {
+                let why = match caller.name.as_str() {
                     "" => "held by the operator".to_owned(),
                     name => format!("held by {name}"),
-                });
-            }
-            None => {}
+                };
+                self.open_runs().set_held(run, why.clone());
+                control.pause(why);
         }
         self.run(run, caller).await
     }
@@ -288,6 +291,15 @@ impl Daemon {
         caller: &Caller,
     ) -> Result<RunView, Error> {
         self.check_running()?;
+        self.controlled_run(run, caller).await?;
+        if self.open_runs().is_held(run) {
+            // Its calls in flight end first.
+            let ended = timeout(MAX_HOLD_WAIT, self.open_runs().ended(run)).await;
+            ended.map_err(|_| Error::Busy {
+                message: format!("run {run} is being held, and its calls in flight have not ended yet"),
+                retry_after: MAX_HOLD_WAIT.as_secs(),
+            })?;
+        }
         let (stored, command) = self.controlled_run(run, caller).await?;
         if self.open_runs().control(run).is_some() {
             return Err(Error::conflict(format!("run {run} is in progress")));

@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(view.permissions, [Permission::Read, Permission::Run]);
         assert_eq!((view.state, view.budget_usd, view.created_by.as_str()), ("active", Some(20.0), "admin"));
         assert_eq!(view.expires_at, Some(view.created_at + 60_000));
-        assert_eq!(tokens.list().await.unwrap(), [view.clone()]);
+        assert_eq!(tokens.list().await.unwrap(), std::slice::from_ref(&view));
         let documents = tokens.store.documents(DocumentKind::Token, None, 10).await.unwrap();
         let stored = documents[0].value.to_string();
         assert!(stored.contains(&view.id) && !stored.contains(&secret.expose()[12..]), "{stored}");

@@ -108,6 +108,15 @@ impl RunManifest {
             .map_err(|error| store::Error::Manifest { run: run.number, why: error.to_string() })
     }
 
+    /// Makes the models of these targets differ from every other: a session had answers of more than one model of theirs.
+    #[must_use]
+    pub fn with_changed_models(mut self, targets: &BTreeSet<TargetName>) -> Self {
+        let changed = Fingerprint([0; 16]);
+        let of_routes = self.routes.values_mut().flatten();
+        of_routes.filter(|of| targets.contains(&of.target)).for_each(|of| of.model_identity = changed);
+        self
+    }
+
     /// Returns the differences between this manifest and `new`.
     pub fn diff(&self, new: &Self) -> ManifestDiff {
         let mut changes =

@@ -59,7 +59,7 @@ impl ResumeOptions {
             (true, true) | (false, false) => {}
         }
         store.verify_rows(run.number).await?;
-        let before = RunManifest::of_run(&run)?;
+        let before = RunManifest::of_run(&run)?.with_changed_models(&stored_outcome(&run).changed_models);
         let changes = before.diff(manifest);
         let totals = store.totals(run.number).await?;
         let input_totals = input_totals(&**store, &run).await?;

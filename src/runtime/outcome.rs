@@ -1,13 +1,15 @@
 //! What is stored of a run's sessions besides its items: the last report, and the files that the run reads and
 //! writes.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::run::{Unprocessed, is_last_session_lost};
 use crate::sink::{ReplaceableFile, WrittenFile};
 use crate::store::StoredRun;
-use crate::types::{Class, ScopeName};
+use crate::types::{Class, ScopeName, TargetName};
 
 use super::budgets::MaxCost;
 use super::file_digest::FileDigest;
@@ -45,6 +47,10 @@ pub(super) struct StoredOutcome {
     /// The scope that was last set for the run; empty for none.
     #[serde(skip_serializing_if = "ScopeName::is_empty")]
     pub(super) scope: ScopeName,
+    /// Targets whose model a reload has changed during a session. Their answers are of more than one model, so the next
+    /// session counts the model as changed.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) changed_models: BTreeSet<TargetName>,
     /// The classes of failed items that the last session processed again, if it processed only those.
     pub(super) retry: Option<Vec<Class>>,
 }

@@ -154,7 +154,9 @@ impl ActiveSession {
         // Without a report, the duration and the last calls of the session are not known.
         let lost_session = lost_session || !has_report;
         let retry = self.persistence.retry_classes.clone();
+        let changed_models = self.persistence.model_identities.changed();
         let outcome = StoredOutcome {
+            changed_models,
             session: Some(self.persistence.session.number),
             lost_session,
             report,

@@ -26,7 +26,7 @@ const BEARER: &str = "Bearer ";
 
 /// A caller that may see everything.
 #[derive(Debug, Clone)]
-pub(super) struct Reader(pub(super) Caller);
+pub(super) struct Reader;
 
 /// A caller that may see its own runs, or all.
 #[derive(Debug, Clone)]
@@ -156,21 +156,21 @@ fn check_local(request: &HttpRequest, state: &ApiState) -> Result<(), Problem> {
 }
 
 macro_rules! permission {
-    ($name:ident, $allowed:expr) => {
+    ($name:ident, $create:expr, $allowed:expr) => {
         impl FromRequest for $name {
             type Error = Problem;
             type Future = Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
 
             fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
                 let request = request.clone();
-                Box::pin(async move { caller(&request, $allowed).await.map($name) })
+                Box::pin(async move { caller(&request, $allowed).await.map($create) })
             }
         }
     };
 }
 
-permission!(Reader, &[Permission::Read, Permission::Admin]);
-permission!(Viewer, &[Permission::Read, Permission::Run, Permission::Admin]);
-permission!(Runner, &[Permission::Run, Permission::Admin]);
-permission!(Requester, &[Permission::Request, Permission::Admin]);
-permission!(Administrator, &[Permission::Admin]);
+permission!(Reader, |_| Reader, &[Permission::Read, Permission::Admin]);
+permission!(Viewer, Viewer, &[Permission::Read, Permission::Run, Permission::Admin]);
+permission!(Runner, Runner, &[Permission::Run, Permission::Admin]);
+permission!(Requester, Requester, &[Permission::Request, Permission::Admin]);
+permission!(Administrator, Administrator, &[Permission::Admin]);

@@ -146,7 +146,7 @@ pub(super) fn expect_type(request: &HttpRequest, accepted: &[&str]) -> Result<()
 
 async fn read(request: &HttpRequest, mut payload: Payload, state: &ApiState) -> Result<Bytes, Problem> {
     let serve = &state.daemon.config().serve;
-    let max = usize::try_from(serve.max_body.0).unwrap_or(usize::MAX);
+    let max = serve.max_body.0;
     refuse_length(request, max as u64)?;
     let mut body = BytesMut::new();
     while let Some(chunk) = next_chunk(&mut payload, serve.read_timeout).await? {

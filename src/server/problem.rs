@@ -6,7 +6,7 @@ use actix_web::body::BoxBody;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::daemon::{self, Kind};
 use crate::types::{Class, error_chain};
@@ -22,42 +22,56 @@ pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 pub struct Problem {
     /// Identifies the kind of problem, as a URI reference: `/problems/` and the class.
     #[serde(rename = "type")]
-    pub kind: String,
+    #[schema(value_type = String)]
+    pub kind: ProblemType,
     /// The status as a phrase.
-    pub title: String,
+    pub title: &'static str,
     /// The HTTP status.
     pub status: u16,
     /// What happened, for this request.
-    pub detail: String,
+    #[schema(value_type = String)]
+    pub detail: Box<str>,
     /// The class, as in results and reports.
     #[schema(value_type = String)]
     pub class: Class,
     /// What the caller can do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub advice: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub advice: Option<Box<str>>,
     /// The faults of a configuration or a pipeline.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<String>,
     /// The ID of the request, as in the logs.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub request_id: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    #[schema(value_type = String)]
+    pub request_id: Box<str>,
     /// How long to wait, in seconds.
     #[serde(skip)]
-    retry_after: Option<u64>,
+    retry_after: Option<u32>,
+}
+
+/// The kind of a problem: its class, as a URI reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProblemType(Class);
+
+impl Serialize for ProblemType {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("/problems/{}", self.0))
+    }
 }
 
 impl Problem {
     /// Creates a problem of this class.
     pub(super) fn new(status: StatusCode, class: Class, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("/problems/{class}"),
-            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            kind: ProblemType(class),
+            title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
-            detail: detail.into(),
+            detail: detail.into().into_boxed_str(),
             class,
             advice: None,
             diagnostics: Vec::new(),
-            request_id: request_id::current(),
+            request_id: request_id::current().into_boxed_str(),
             retry_after: None,
         }
     }
@@ -85,13 +99,13 @@ impl Problem {
 
     #[must_use]
     pub(super) fn with_advice(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into());
+        self.advice = Some(advice.into().into_boxed_str());
         self
     }
 
     #[must_use]
     pub(super) fn with_retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
+        self.retry_after = Some(u32::try_from(seconds).unwrap_or(u32::MAX));
         self
     }
 }
@@ -145,14 +159,17 @@ impl From<daemon::Error> for Problem {
             None => error_chain(&error),
         };
         let mut problem = Self::new(status, error.class(), detail);
-        problem.advice = error.advice();
+        problem.advice = error.advice().map(String::into_boxed_str);
         problem.diagnostics =
             error.diagnostics().iter().flat_map(|all| &all.0).map(ToString::to_string).collect();
-        problem.retry_after = match &error {
+        let retry_after = match &error {
             daemon::Error::Busy { retry_after, .. } => Some(*retry_after),
             daemon::Error::Stopping => Some(5),
             _ => None,
         };
+        if let Some(seconds) = retry_after {
+            problem = problem.with_retry_after(seconds);
+        }
         problem
     }
 }

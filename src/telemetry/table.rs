@@ -103,6 +103,14 @@ metrics! {
     COMMITTED_RECORDS = Counter "pointsman_committed_records" []
         "Records committed to the store";
 
+    // Budgets and configuration.
+    BUDGET_CAP_USD = Gauge "pointsman_budget_cap_usd" ["budget"]
+        "Cap of a day in US dollars: of all (day), of a provider (provider:NAME) or of a scope (scope:NAME)";
+    BUDGET_SPENT_USD = Gauge "pointsman_budget_spent_usd" ["budget"]
+        "What counts against that cap today, UTC, with the uncertain cost";
+    CONFIGURATION_FAULTY = Gauge "pointsman_configuration_faulty" []
+        "Whether the last reload was refused because the configuration is faulty: 1 or 0";
+
     // The process.
     ACTOR_RESTARTS = Counter "pointsman_actor_restarts" ["actor"]
         "Restarts of actors after a panic, by kind of actor";
@@ -124,8 +132,8 @@ mod tests {
     const DOCS: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md"));
 
     /// All labels. None has a value per item, caller, answer, request or message, so that the series are bounded.
-    const LABELS: [&str; 11] = [
-        "actor", "kind", "limit", "model", "outcome", "pipeline", "provider", "state", "status", "step",
+    const LABELS: [&str; 12] = [
+        "actor", "budget", "kind", "limit", "model", "outcome", "pipeline", "provider", "state", "status", "step",
         "version",
     ];
 

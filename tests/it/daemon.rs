@@ -33,8 +33,6 @@ pub(crate) const ONE_STEP: &str =
 /// is allowed for `items_path`.
 pub(crate) struct DaemonFolder {
     folder: Arc<TempDir>,
-    /// A simulator that lasts as long as the folder.
-    _simulator: Option<Simulator>,
 }
 
 /// What a configuration has besides the provider `a` with the model `m`, the store and the folders.
@@ -85,15 +83,9 @@ impl DaemonFolder {
         Self::with(simulator, &Extra::default())
     }
 
-    /// Creates the folder of a daemon, which keeps its simulator.
-    pub(crate) fn owning(simulator: Simulator) -> Self {
-        let created = Self::new(&simulator);
-        Self { _simulator: Some(simulator), ..created }
-    }
-
     /// Creates a folder with more settings.
     pub(crate) fn with(simulator: &Simulator, extra: &Extra<'_>) -> Self {
-        let created = Self { folder: Arc::new(tempfile::tempdir().unwrap()), _simulator: None };
+        let created = Self { folder: Arc::new(tempfile::tempdir().unwrap()) };
         for folder in ["pipelines", "items"] {
             std::fs::create_dir(created.path(folder)).unwrap();
         }

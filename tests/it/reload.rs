@@ -439,3 +439,48 @@ async fn settings_that_apply_at_the_start_are_reported_and_keep_their_value() {
     assert_eq!(in_use.supervisor, parse(&config).supervisor);
     assert_eq!(applied(&reload(&pointsman, &config).await), [("budget.day", AppliedAs::InPlace)]);
 }
+
+#[cfg(feature = "sqlite")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_of_a_model_that_a_reload_changes_are_not_taken_for_those_of_the_one_before() {
+    use pointsman::runtime::ResumeOptions;
+    use pointsman::sink::{Destination, Format, Sink};
+    use pointsman::source::Source;
+    use pointsman::store::Sqlite;
+
+    let simulator = simulate("latency = \"30ms\"");
+    let config = |model: &str| {
+        format!(
+            "[provider.a]\nbase_url = \"{}\"\nmodels.m = {{ name = \"{model}\" }}\n[run]\nmax_in_flight_items = 1\n",
+            simulator.base_url(pointsman::simulator::Vendor::OpenAi)
+        )
+    };
+    let pointsman = start_pointsman(&config("first"));
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(Sqlite::open(&folder.path().join("a.db")).await.unwrap());
+    let pipeline = || pointsman.parse_pipeline(&format!("name = \"p\"\n{STEP}")).unwrap();
+    let start = async || {
+        let options = ResumeOptions::new(store.clone(), "p on items").with_accept_changes(true);
+        let prepared = pointsman.prepare_run(&pipeline(), options).await.unwrap();
+        let lines = Sink::results(Destination::none(), Format::Jsonl, &["s".into()]).unwrap();
+        let items = (0..20).map(|id| serde_json::json!({ "id": id }));
+        pointsman.run_stored(pipeline(), Source::values("items", items), lines, prepared).await.unwrap()
+    };
+    let mut run = start().await;
+    wait_until("some items are answered", || simulator.counts().requests >= 5).await;
+    let report = reload(&pointsman, &config("second")).await;
+    assert_eq!(applied(&report), [("provider.a.models.m.name", AppliedAs::InPlace)]);
+    assert_eq!(run.report().await.unwrap().items.completed, 20);
+    assert_eq!(simulator.counts().requests, 20);
+
+    // The first model is back, as if nothing had changed. The answers of the second are not valid any more.
+    reload(&pointsman, &config("first")).await;
+    let report = start().await.report().await.unwrap();
+    assert_eq!(report.items.completed, 20);
+    let repeated = simulator.counts().requests - 20;
+    assert!((1..20).contains(&repeated), "{repeated} items were processed again");
+
+    // Now all answers are of the first.
+    start().await.report().await.unwrap();
+    assert_eq!(simulator.counts().requests - 20, repeated);
+}

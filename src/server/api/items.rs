@@ -96,7 +96,8 @@ pub(super) async fn submit(
         Checked::New(execution) => execution,
         Checked::Known(earlier) => return submitted_before(&state, &pipeline, &earlier, &caller).await,
     };
-    let submitted = to_its_end(submit_item(state.clone(), pipeline.clone(), item, caller, execution)).await?;
+    let submitted = submit_item(state.clone(), pipeline.clone(), item, caller, execution);
+    let submitted = to_its_end(Box::pin(submitted)).await?;
     let SubmittedItem { run, key, .. } = &submitted;
     let run = *run;
     let key = key.clone();

@@ -137,7 +137,7 @@ impl Forwarded {
             Some(Err(error)) => {
                 let mut problem = Problem::of_request(&error);
                 // The stream is polled outside of the request that began it.
-                problem.request_id.clone_from(&self.request_id);
+                problem.request_id = self.request_id.as_str().into();
                 self.push("error", &serde_json::to_value(problem).unwrap_or_default());
                 self.has_ended = true;
             }

@@ -295,7 +295,7 @@ async fn download(
 fn file_pieces(rejects: RejectStream) -> impl Stream<Item = Result<Bytes, Problem>> {
     stream::unfold(Some(rejects), |rejects| async move {
         let mut rejects = rejects?;
-        let read = web::block(move || rejects.next().map(|piece| (piece, rejects))).await;
+        let read = web::block(move || rejects.next_piece().map(|piece| (piece, rejects))).await;
         match read {
             Ok(Ok((piece, rejects))) => Some((Ok(Bytes::from(piece?)), Some(rejects))),
             Ok(Err(error)) => Some((Err(Problem::from(error)), None)),

@@ -44,7 +44,7 @@ pub(super) struct FormSender(pub(super) Visitor);
 /// An error, as a page. A reader without a token or a session gets the page to log in.
 #[derive(Debug)]
 pub(super) struct PageError {
-    problem: Problem,
+    problem: Box<Problem>,
     prefix: String,
 }
 
@@ -56,7 +56,7 @@ impl Visitor {
 
     /// Returns an error as a page for this reader.
     pub(super) fn error(&self, error: impl Into<Problem>) -> PageError {
-        PageError { problem: error.into(), prefix: self.prefix.clone() }
+        PageError { problem: Box::new(error.into()), prefix: self.prefix.clone() }
     }
 
     /// Returns the page of an address that leads to nothing.
@@ -73,7 +73,7 @@ impl Visitor {
 impl PageError {
     /// Returns an error as a page, for a request whose sender is not known.
     pub(super) fn new(request: &HttpRequest, problem: Problem) -> Self {
-        Self { problem, prefix: prefix_of(request) }
+        Self { problem: Box::new(problem), prefix: prefix_of(request) }
     }
 }
 
@@ -150,7 +150,7 @@ impl ResponseError for PageError {
                 p { a href={ (prefix) "/login" } { "Log in with another token" } }
             }
         };
-        let layout = Layout { title: &problem.title, prefix, has_session: false, live: None };
+        let layout = Layout { title: problem.title, prefix, has_session: false, live: None };
         respond(status, layout.page(&content))
     }
 }

@@ -95,7 +95,7 @@ impl ExportQueue {
                 Err(TrySendError::Full(entry)) if Instant::now() < deadline => entry,
                 Err(TrySendError::Full(_) | TrySendError::Closed(_)) => return false,
             };
-            thread::sleep(FLUSH_POLL_INTERVAL);
+            thread::park_timeout(FLUSH_POLL_INTERVAL);
         }
         is_done.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
     }
