@@ -96,6 +96,12 @@ pub(crate) fn open_unlinked(path: &Path, mut options: OpenOptions) -> io::Result
     Ok(file)
 }
 
+/// Returns whether a file has more than one name in its file system. A file that does not exist has none.
+#[cfg(feature = "server")]
+pub(crate) fn has_hard_links(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && link_count(&metadata) > 1)
+}
+
 /// A file with a secret that must not be used.
 #[cfg(any(test, feature = "server"))]
 #[derive(Debug, thiserror::Error)]
@@ -219,7 +225,7 @@ fn link_count(metadata: &Metadata) -> u64 {
 }
 
 #[cfg(not(unix))]
-fn names(_: &Metadata) -> u64 {
+fn link_count(_: &Metadata) -> u64 {
     1
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "server")]
+use crate::config::ServeSettings;
 use crate::config::parse_cap;
 #[cfg(feature = "server")]
 use crate::daemon::{Permission, parse_daily_budget, parse_lifetime, parse_rate};
@@ -95,11 +97,13 @@ pub(super) enum Command {
     /// Create, list and revoke the tokens of the daemon, also while it is running.
     #[cfg(feature = "server")]
     Token(Token),
-    /// Show the state of a daemon: whether it is ready, its runs, its providers and what was spent today.
+    /// Show the state of a daemon: whether it is ready, its runs, its providers and what was spent today. Without --server
+    /// it asks the one at `listen` of [serve], and shows the latest runs of the store if none answers.
     #[cfg(feature = "server")]
     Status(Status),
     /// Watch a daemon in the terminal: runs, providers, spend and events. Keys hold, resume and cancel a run.
     #[cfg(feature = "server")]
+    #[cfg_attr(not(feature = "tui"), command(hide = true))]
     Top(Top),
     /// Run a server on this machine that simulates the providers.
     #[cfg(feature = "simulator")]
@@ -415,6 +419,12 @@ fn max_cost(text: &str) -> Result<MaxCost, String> {
     parse_cap(text).map(MaxCost::Limit).map_err(|error| format!("{error}, or none"))
 }
 
+/// Parses an address as `[serve] listen` does.
+#[cfg(feature = "server")]
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    ServeSettings::parse_listen(text, |address| format!("--listen {address}"))
+}
+
 fn class(word: &str) -> Result<Class, String> {
     Class::ALL.into_iter().find(|class| class.as_str() == word).ok_or_else(|| {
         let known: Vec<_> = Class::ALL.iter().map(|class| class.as_str()).collect();
@@ -527,9 +537,10 @@ pub(super) struct RevokeToken {
 pub(super) struct Status {
     #[command(flatten)]
     pub(super) store: StoreArgs,
-    /// Print nothing: exit with 0 if the daemon answers `/health` within 5 s, else with 4. It needs no token
+    /// Print nothing: exit with 0 if the daemon answers `/health` within 5 s, else with 4. It needs no token. With --config
+    /// it asks the daemon of that configuration on this machine, and does not check its certificate at a loopback address
     /// [default server: http://127.0.0.1:7700].
-    #[arg(long, conflicts_with_all = ["store", "config"])]
+    #[arg(long, conflicts_with = "store")]
     pub(super) health: bool,
     /// Write JSON.
     #[arg(long, conflicts_with = "health")]
@@ -555,7 +566,7 @@ pub(super) struct Serve {
     #[arg(long)]
     pub(super) simulate: bool,
     /// The address and port to listen at, in place of `listen` in [serve]; port 0 takes a free one.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
     pub(super) listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(super) log: LogArgs,

@@ -1,5 +1,8 @@
 //! `pointsman serve`: the daemon.
 
+mod file_limit;
+mod notices;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,47 +15,54 @@ use crate::config::Config;
 use crate::daemon::{self, Daemon};
 use crate::diagnostics::Diagnostics;
 use crate::runtime::{self, Pointsman};
-use crate::server::{RunningServer, ServerOptions, serve as serve_http};
+use crate::server::{BoundServer, RunningServer, ServeError, ServerOptions};
 
 use super::args::Serve;
 use super::config::load;
 use super::exit::Exit;
 use super::log;
-use super::progress::{Mode, eprint_line};
 use super::signals::{DaemonSignal, DaemonSignals};
 use super::systemd;
+use notices::Notices;
+
+/// How long the actors have to stop after a start that has failed. They have no work.
+const FAILED_START_DRAIN: Duration = Duration::from_secs(1);
 
 /// The names by which a browser on this machine reaches a daemon that needs no tokens.
 const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "[::1]"];
 
 /// Runs the daemon until a signal.
 pub(super) fn serve(args: &Serve) -> Exit {
-    let mode = Mode::Lines;
     log::start_daemon(args.log);
+    let notices = Notices::new(args.log.format);
     let load_config = config_loader(args);
     let config = match load_config() {
         Ok(config) => config,
-        Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
+        Err(diagnostics) => return notices.diagnostics(&diagnostics),
+    };
+    let bound = match bind(&config) {
+        Ok(bound) => bound,
+        Err(error) => return notices.fail(&error, exit_of(&error)),
     };
     let pointsman = match Pointsman::start_blocking(&config) {
         Ok(pointsman) => pointsman,
-        Err(runtime::Error::Diagnostics(diagnostics)) => return mode.report_diagnostics(&diagnostics),
-        Err(error) => return mode.fail(&anyhow::Error::new(error), Exit::Configuration),
+        Err(runtime::Error::Diagnostics(diagnostics)) => return notices.diagnostics(&diagnostics),
+        Err(error) => return notices.fail(&anyhow::Error::new(error), Exit::Configuration),
     };
-    pointsman.notes().iter().for_each(|note| mode.note(note));
+    pointsman.notes().iter().for_each(|note| notices.info(note));
     let runtime = pointsman.runtime().clone();
     let exit = runtime.block_on(async {
         // Before anything can be asked to stop.
         let signals = DaemonSignals::new();
-        match start(&pointsman, load_config).await {
-            Ok((daemon, server)) => Service { daemon, server, mode }.run(signals).await,
+        match start(&pointsman, load_config, bound).await {
+            Ok((daemon, server)) => Service { daemon, server, notices }.run(signals).await,
             Err(error) => {
                 let exit = exit_of(&error);
-                pointsman.drain(Duration::ZERO).await;
+                pointsman.drain(FAILED_START_DRAIN).await;
                 match error.downcast::<daemon::Error>() {
-                    Ok(daemon::Error::Diagnostics(diagnostics)) => mode.report_diagnostics(&diagnostics),
-                    Ok(error) => mode.fail(&error.into(), exit),
-                    Err(error) => mode.fail(&error, exit),
+                    Ok(daemon::Error::Diagnostics(diagnostics)) => notices.diagnostics(&diagnostics),
+                    Ok(error) => notices.fail(&error.into(), exit),
+                    Err(error) => notices.fail(&error, exit),
                 }
             }
         }
@@ -69,15 +79,30 @@ fn config_loader(args: &Serve) -> daemon::LoadConfig {
     Arc::new(move || -> Result<Config, Diagnostics> {
         let mut config = load(path.as_deref(), simulate)?;
         if let Some(listen) = listen {
-            config.serve.listen = listen;
+            config.set_listen(listen);
         }
         Ok(config)
     })
 }
 
+/// Takes the address and the certificate before anything else begins.
+fn bind(config: &Config) -> anyhow::Result<BoundServer> {
+    match BoundServer::bind(config) {
+        Ok(bound) => Ok(bound),
+        Err(error) => {
+            if let ServeError::Listen { .. } = error {
+                // If this daemon runs already, its process says more than the address in use.
+                Daemon::check_unused(config)?;
+            }
+            Err(error).context("serve")
+        }
+    }
+}
+
 async fn start(
     pointsman: &Pointsman,
     load_config: daemon::LoadConfig,
+    bound: BoundServer,
 ) -> anyhow::Result<(Daemon, RunningServer)> {
     let daemon = Daemon::start(pointsman.clone(), load_config).await?;
     let needs_tokens = daemon.config().serve.needs_tokens();
@@ -85,10 +110,10 @@ async fn start(
     if !needs_tokens {
         options = options.with_hosts(LOCAL_HOSTS);
     }
-    let server = match serve_http(&daemon, options) {
+    let server = match bound.start(&daemon, options) {
         Ok(server) => server,
         Err(error) => {
-            daemon.drain(Duration::ZERO).await;
+            daemon.drain(FAILED_START_DRAIN).await;
             return Err(error).context("serve");
         }
     };
@@ -107,18 +132,21 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 struct Service {
     daemon: Daemon,
     server: RunningServer,
-    mode: Mode,
+    notices: Notices,
 }
 
 impl Service {
     async fn run(self, mut signals: DaemonSignals) -> Exit {
         let scheme = if self.server.is_tls() { "https" } else { "http" };
         let address = format!("{scheme}://{}", self.server.address());
-        eprint_line(&format!("pointsman serves at {address} (process {})", std::process::id()));
+        self.notices.info(&format!("pointsman serves at {address} (process {})", std::process::id()));
         if self.daemon.config().serve.needs_tokens() {
-            eprint_line(
+            self.notices.info(
                 "requests need a token: `pointsman token new --name NAME --scope read,run,request` creates one",
             );
+        }
+        if let Some(warning) = file_limit::raise(&self.daemon.config()) {
+            self.notices.warn(&warning);
         }
         systemd::ready(&format!("serving at {address}"));
         let watched = self.daemon.pointsman().clone();
@@ -133,7 +161,7 @@ impl Service {
         loop {
             tokio::select! {
                 why = self.daemon.pointsman().fatal_error() => {
-                    eprint_line(&format!("stopping: {why}"));
+                    self.notices.error(&format!("stopping: {why}"));
                     self.stop(signals).await;
                     return Exit::Internal;
                 }
@@ -149,18 +177,18 @@ impl Service {
         systemd::reloading();
         match self.daemon.reload("SIGHUP").await {
             Ok(report) if report.changes.is_empty() => {
-                eprint_line("configuration reloaded: nothing has changed")
+                self.notices.info_in_text("configuration reloaded: nothing has changed");
             }
             Ok(report) => {
-                eprint_line("configuration reloaded:");
-                report.changes.iter().for_each(|change| eprint_line(&format!("  {change}")));
+                self.notices.info_in_text("configuration reloaded:");
+                report.changes.iter().for_each(|change| self.notices.info_in_text(&format!("  {change}")));
             }
             Err(error) => match error.diagnostics() {
                 Some(diagnostics) => {
-                    self.mode.report_diagnostics(diagnostics);
-                    eprint_line("the configuration was not reloaded; the previous one is in use");
+                    self.notices.diagnostics_in_text(diagnostics);
+                    self.notices.info_in_text("the configuration was not reloaded; the previous one is in use");
                 }
-                None => eprint_line(&format!("the configuration was not reloaded: {error}")),
+                None => self.notices.info_in_text(&format!("the configuration was not reloaded: {error}")),
             },
         }
         systemd::ready("serving");
@@ -170,34 +198,30 @@ impl Service {
     async fn stop(self, signals: &mut DaemonSignals) -> Exit {
         systemd::stopping();
         let within = self.daemon.config().serve.drain;
-        eprint_line(&format!(
+        let notices = self.notices;
+        notices.info(&format!(
             "stopping: work in flight has {} to end; a second signal stops it now",
             super::progress_text::seconds_text(within.as_secs_f64())
         ));
         let started = Instant::now();
         let mut exit = Exit::Success;
         let mut drained = std::pin::pin!(self.daemon.drain(within));
-        let aborted = loop {
+        loop {
             tokio::select! {
-                drained = &mut drained => break drained.killed,
+                _ = &mut drained => break,
                 signal = signals.next() => match signal {
                     DaemonSignal::Stop => {
                         exit = Exit::Interrupted;
-                        break self.daemon.drain(Duration::ZERO).await.killed;
+                        self.daemon.drain(Duration::ZERO).await;
+                        break;
                     }
                     // There is nothing to reload any more.
                     DaemonSignal::Reload => {}
                 },
             }
-        };
-        self.server.stop().await;
-        if aborted > 0 {
-            eprint_line(&format!(
-                "{} had to be aborted",
-                super::progress_text::counted(aborted as u64, "actor")
-            ));
         }
-        eprint_line(&format!(
+        self.server.stop().await;
+        notices.info(&format!(
             "stopped after {}; runs that have not ended continue at the next start",
             super::progress_text::seconds_text(started.elapsed().as_secs_f64())
         ));

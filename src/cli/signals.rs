@@ -75,7 +75,7 @@ pub(super) enum DaemonSignal {
     Reload,
 }
 
-/// Receives Ctrl-C, SIGTERM and SIGHUP for the daemon. It must be created within a runtime.
+/// Receives Ctrl-C, SIGTERM and SIGHUP for the daemon. SIGUSR1 and SIGUSR2 have no effect. It must be created within a runtime.
 #[cfg(feature = "server")]
 pub(super) struct DaemonSignals(Vec<(DaemonSignal, Signal)>);
 
@@ -88,6 +88,10 @@ impl DaemonSignals {
             (DaemonSignal::Stop, SignalKind::terminate()),
             (DaemonSignal::Reload, SignalKind::hangup()),
         ];
+        // They would end the process without a drain. Caught once, they have no effect.
+        for kind in [SignalKind::user_defined1(), SignalKind::user_defined2()] {
+            drop(signal(kind));
+        }
         // A signal that cannot be caught ends the process.
         Self(kinds.into_iter().filter_map(|(kind, number)| Some((kind, signal(number).ok()?))).collect())
     }

@@ -38,6 +38,7 @@ pub(super) fn token(args: &args::Token) -> Exit {
         Some(
             Kind::NotFound
             | Kind::Conflict
+            | Kind::Changed
             | Kind::Forbidden
             | Kind::Precondition
             | Kind::Busy

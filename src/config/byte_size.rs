@@ -3,11 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A number of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub struct ByteSize(pub usize);
 
 const UNITS: [(&str, usize); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
@@ -22,17 +23,29 @@ impl FromStr for ByteSize {
         match bytes {
             Some(bytes) if bytes > 0 => Ok(Self(bytes)),
             _ => Err(format!(
-                "{text:?} is not a size; write a whole number of KiB, MiB or GiB, such as \"512MiB\""
+                "{text:?} is not a size; write a whole number with a unit, KiB, MiB or GiB, such as \"512MiB\""
             )),
         }
     }
 }
 
-impl TryFrom<String> for ByteSize {
-    type Error = String;
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_str(ByteSizeVisitor)
+    }
+}
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
+struct ByteSizeVisitor;
+
+impl Visitor<'_> for ByteSizeVisitor {
+    type Value = ByteSize;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(r#"a size with its unit, such as "512MiB""#)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<ByteSize, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
@@ -65,5 +78,16 @@ mod tests {
         for wrong in ["", "1", "GiB", "0MiB", "1.5GiB", "1GB", "-1MiB", "99999999999999GiB"] {
             assert!(wrong.parse::<ByteSize>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_number_without_a_unit_is_refused_with_a_size_to_write() {
+        let read = |text: &str| toml::from_str::<crate::config::ServeSettings>(text);
+        let error = read("max_upload = 1000").unwrap_err();
+        assert!(error.message().contains("expected a size with its unit"), "{error}");
+        let diagnostics = crate::config::Config::parse("c.toml", "[serve]\nmax_upload = 1000\n", &|_| None);
+        let help = diagnostics.unwrap_err().to_string();
+        assert!(help.contains("write max_upload = \"1KiB\", or with another unit"), "{help}");
+        assert_eq!(read("max_upload = \"1KiB\"").unwrap().max_upload, ByteSize(1 << 10));
     }
 }

@@ -49,6 +49,8 @@ pub enum ValueSource {
         /// Its name.
         variable: String,
     },
+    /// An option of the command line.
+    CommandLine,
     /// The list of prices that is built in.
     PriceList,
     /// The program that built the configuration.
@@ -137,6 +139,7 @@ impl Config {
                 ValueSource::File { file, line }
             }
             Some(KeyOrigin::Variable(variable)) => ValueSource::Environment { variable: variable.to_owned() },
+            Some(KeyOrigin::CommandLine) => ValueSource::CommandLine,
             Some(KeyOrigin::Program) => ValueSource::Program,
             None => ValueSource::Default,
         }
@@ -376,6 +379,17 @@ day = 5
         assert_eq!(value(&values, "provider.openai.keys").source, variable("OPENAI_API_KEY"));
         assert_eq!(value(&values, "provider.openai.models.default.name").source, variable("OPENAI_MODEL"));
         assert!(!serde_json::to_string(&values).unwrap().contains("sk-secret"));
+    }
+
+    #[test]
+    fn a_value_from_the_command_line_says_so_and_not_the_line_that_it_replaces() {
+        let text = "[provider.p]\nbase_url = 'http://127.0.0.1:1/v1'\nmodels.m = {}\n[serve]\nlisten = '127.0.0.1:80'\n";
+        let mut config = Config::parse("c.toml", text, &|_| None).unwrap();
+        config.set_listen("127.0.0.1:81".parse().unwrap());
+        let values = config.effective();
+        let found = value(&values, "serve.listen");
+        assert_eq!((&found.value, &found.source), (&json!("127.0.0.1:81"), &ValueSource::CommandLine));
+        assert_eq!(serde_json::to_value(&found.source).unwrap(), json!({ "from": "command_line" }));
     }
 
     #[test]

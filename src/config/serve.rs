@@ -101,6 +101,15 @@ impl ServeSettings {
         }
     }
 
+    /// Parses an address with a port. `as_written` returns how a user writes an address, which is in the advice of an error
+    /// after a semicolon.
+    ///
+    /// # Errors
+    /// What is wrong, and what to write.
+    pub fn parse_listen(text: &str, as_written: impl Fn(&str) -> String) -> Result<SocketAddr, String> {
+        parse_listen(text.trim(), &as_written)
+    }
+
     /// Returns the pipeline files that the globs match, sorted and without duplicates. A glob without a `*` names a file
     /// that may not exist.
     ///
@@ -256,20 +265,20 @@ impl Visitor<'_> for ListenVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<SocketAddr, E> {
-        parse_listen(text.trim()).map_err(E::custom)
+        ServeSettings::parse_listen(text, |address| format!("listen = \"{address}\"")).map_err(E::custom)
     }
 }
 
-/// Parses the address of `listen`. An error contains advice after a semicolon.
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+fn parse_listen(text: &str, as_written: &dyn Fn(&str) -> String) -> Result<SocketAddr, String> {
     if let Ok(address) = text.parse() {
         return Ok(address);
     }
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         let address = SocketAddr::new(ip, DEFAULT_PORT);
-        return Err(format!("{text:?} has no port; write listen = \"{address}\""));
+        return Err(format!("{text:?} has no port; write {}", as_written(&address.to_string())));
     }
-    let example = format!("write an address with a port, such as listen = \"127.0.0.1:{DEFAULT_PORT}\"");
+    let local = |port: u16| as_written(&format!("127.0.0.1:{port}"));
+    let example = format!("write an address with a port, such as {}", local(DEFAULT_PORT));
     if text.contains('/') {
         return Err(format!("{text:?} is a URL or a path and not an address; {example}"));
     }
@@ -278,16 +287,18 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     match digits.parse::<u16>() {
         Ok(port) if matches!(host, "" | "*") || host == digits => Err(format!(
-            "{text:?} has no address; write listen = \"127.0.0.1:{port}\" for programs on this machine, or \
-             listen = \"0.0.0.0:{port}\" for all"
+            "{text:?} has no address; write {} for programs on this machine, or {} for all",
+            local(port),
+            as_written(&format!("0.0.0.0:{port}"))
         )),
         Ok(port) => Err(format!(
             "{text:?} has a name in place of an address; write the address that the daemon is to listen at, \
-             such as listen = \"127.0.0.1:{port}\""
+             such as {}",
+            local(port)
         )),
         Err(_) if is_number => Err(format!("{text:?} has no valid port; a port is a number from 1 to 65535")),
         Err(_) if host.eq_ignore_ascii_case("localhost") => {
-            Err(format!("{text:?} is a name and has no port; write listen = \"127.0.0.1:{DEFAULT_PORT}\""))
+            Err(format!("{text:?} is a name and has no port; write {}", local(DEFAULT_PORT)))
         }
         Err(_) => Err(format!("{text:?} is not an address with a port; {example}")),
     }
@@ -354,6 +365,13 @@ mod tests {
             let error = read(&format!("listen = '{wrong}'")).unwrap_err();
             assert!(error.contains(advice) && error.contains("; "), "{wrong}: {error}");
         }
+        let as_option = |text: &str| {
+            let parsed = ServeSettings::parse_listen(text, |address| format!("--listen {address}"));
+            parsed.map_err(|error| error.split("; ").last().unwrap().to_owned())
+        };
+        assert_eq!(as_option(" 127.0.0.1:80 "), Ok("127.0.0.1:80".parse().unwrap()));
+        assert_eq!(as_option("127.0.0.1"), Err("write --listen 127.0.0.1:7700".to_owned()));
+        assert!(as_option("localhost:80").unwrap_err().ends_with("such as --listen 127.0.0.1:80"));
         let error = read("listen = 80").unwrap_err();
         assert!(error.contains("an address with a port such as \"127.0.0.1:7700\""), "{error}");
     }

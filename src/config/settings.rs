@@ -1,5 +1,6 @@
 //! A complete configuration: the settings of all modules.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
@@ -103,6 +104,12 @@ impl Config {
             self.set_default_route();
         }
         self
+    }
+
+    /// Sets the address of the daemon to that of an option of the command line, which replaces `[serve] listen`.
+    pub fn set_listen(&mut self, listen: SocketAddr) {
+        self.serve.listen = listen;
+        self.written_keys.add_option(vec!["serve".to_owned(), "listen".to_owned()]);
     }
 
     /// Returns the targets of all providers.

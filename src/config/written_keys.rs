@@ -1,6 +1,6 @@
 //! Where the keys of a configuration are written, to show the source of each value. Contains no values.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::diagnostics::Spans;
 
@@ -9,6 +9,7 @@ use crate::diagnostics::Spans;
 pub(super) struct WrittenKeys {
     lines: HashMap<Vec<String>, Written>,
     variables: HashMap<Vec<String>, String>,
+    options: HashSet<Vec<String>>,
     is_generated: bool,
 }
 
@@ -26,6 +27,8 @@ pub(super) enum KeyOrigin<'w> {
     Line(usize),
     /// An environment variable.
     Variable(&'w str),
+    /// An option of the command line.
+    CommandLine,
     /// The program that built the configuration.
     Program,
 }
@@ -47,7 +50,7 @@ impl WrittenKeys {
                 }
             }
         }
-        Self { lines, variables: HashMap::new(), is_generated: false }
+        Self { lines, variables: HashMap::new(), options: HashSet::new(), is_generated: false }
     }
 
     /// Marks the text as written by a program: its lines mean nothing to a user.
@@ -60,9 +63,17 @@ impl WrittenKeys {
         self.variables.extend(variables);
     }
 
+    /// Adds a key that an option of the command line sets.
+    pub(super) fn add_option(&mut self, path: Vec<String>) {
+        self.options.insert(path);
+    }
+
     /// Returns what set the value at `path`: the key itself, or one above it whose value is not a table, as in
     /// `concurrency = 4`. `None` if it is a default.
     pub(super) fn origin(&self, path: &[String]) -> Option<KeyOrigin<'_>> {
+        if self.options.contains(path) {
+            return Some(KeyOrigin::CommandLine);
+        }
         if let Some(variable) = self.variables.get(path) {
             return Some(KeyOrigin::Variable(variable));
         }
@@ -107,5 +118,7 @@ mod tests {
         assert_eq!(keys.origin(&path("a")), Some(KeyOrigin::Program));
         keys.add_variables([(path("p.q"), "KEY".to_owned())]);
         assert_eq!(keys.origin(&path("p.q")), Some(KeyOrigin::Variable("KEY")));
+        keys.add_option(path("p.q"));
+        assert_eq!(keys.origin(&path("p.q")), Some(KeyOrigin::CommandLine));
     }
 }

@@ -16,7 +16,7 @@ use crate::diagnostics::Diagnostics;
 use crate::pipeline::Pipeline;
 use crate::runtime::Pointsman;
 use crate::store::{Document, DocumentKind, ExpectedVersion, Store};
-use crate::types::Fingerprint;
+use crate::types::{Fingerprint, utc_time};
 
 use super::error::Error;
 
@@ -58,6 +58,29 @@ pub struct PipelineEntry {
     pub text: Option<Arc<str>>,
 }
 
+impl PipelineEntry {
+    /// Returns what is wrong with it, if it is a faulty file.
+    pub(super) fn file_fault(&self) -> Option<String> {
+        match self.origin {
+            PipelineOrigin::File { .. } if !self.problems.is_empty() => {
+                Some(format!("{}: {}", self.name, self.problems.join("; ")))
+            }
+            PipelineOrigin::File { .. } | PipelineOrigin::Stored { .. } => None,
+        }
+    }
+
+    /// Returns what is wrong with it, if it is stored and cannot be run. It could when it was stored, so the configuration has
+    /// changed.
+    pub(super) fn stored_fault(&self) -> Option<String> {
+        match self.origin {
+            PipelineOrigin::Stored { .. } if !self.problems.is_empty() => {
+                Some(format!("{}: {}", self.name, self.problems.join("; ")))
+            }
+            PipelineOrigin::Stored { .. } | PipelineOrigin::File { .. } => None,
+        }
+    }
+}
+
 /// Where a pipeline comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
@@ -74,7 +97,9 @@ pub enum PipelineOrigin {
     Stored {
         /// Its number, from 1.
         version: i64,
-        /// When it was stored, in milliseconds since 1970.
+        /// When it was stored, in milliseconds since 1970; a text in JSON.
+        #[serde(with = "utc_time")]
+        #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]
         changed_at: i64,
         /// Who stored it: the name of a token, or empty.
         changed_by: String,
@@ -86,11 +111,13 @@ pub enum PipelineOrigin {
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
 #[non_exhaustive]
 pub struct PipelineCheck {
+    /// Whether it can be run under the present configuration.
+    pub valid: bool,
     /// The name of the pipeline; null if the text is faulty.
     pub name: Option<String>,
     /// The names of its steps; empty if the text is faulty.
     pub steps: Vec<String>,
-    /// What is wrong with it under the present configuration; empty if it can be run.
+    /// What is wrong with it under the present configuration; empty if it is valid.
     pub problems: Vec<String>,
 }
 
@@ -111,7 +138,9 @@ pub struct StoredPipeline {
 pub struct PipelineVersion {
     /// Its number, from 1.
     pub version: i64,
-    /// When it was stored, in milliseconds since 1970.
+    /// When it was stored, in milliseconds since 1970; a text in JSON.
+    #[serde(with = "utc_time")]
+    #[cfg_attr(feature = "server", schema(value_type = String, format = DateTime))]
     pub changed_at: i64,
     /// Who stored it: the name of a token, or empty.
     pub changed_by: String,
@@ -159,7 +188,16 @@ impl Catalogue {
                 sources.entry(document.name.clone()).or_insert_with(|| Ok(stored_source(&document)));
             }
         }
-        let entry = |(name, source): (String, Result<Source, String>)| match source {
+        Ok(sources.into_iter().map(|named| self.entry_of(pointsman, named)).collect())
+    }
+
+    /// Returns the entry of a source, without its text.
+    fn entry_of(
+        &self,
+        pointsman: &Pointsman,
+        (name, source): (String, Result<Source, String>),
+    ) -> PipelineEntry {
+        match source {
             Ok(source) => PipelineEntry { text: None, ..self.entry(pointsman, &source) },
             Err(problem) => PipelineEntry {
                 origin: PipelineOrigin::File { path: PathBuf::from(&name) },
@@ -170,8 +208,13 @@ impl Catalogue {
                 problems: vec![problem],
                 text: None,
             },
-        };
-        Ok(sources.into_iter().map(entry).collect())
+        }
+    }
+
+    /// Returns the faults of the pipeline files: a text for each faulty file.
+    pub(super) fn file_faults(&self, pointsman: &Pointsman, config: &Config) -> Vec<String> {
+        let sources = file_sources(config).into_iter();
+        sources.filter_map(|named| self.entry_of(pointsman, named).file_fault()).collect()
     }
 
     /// Returns a pipeline with its text.
@@ -214,13 +257,17 @@ impl Catalogue {
     pub(super) fn check(&self, pointsman: &Pointsman, text: &str) -> PipelineCheck {
         match pointsman.parse_isolated_pipeline("pipeline", text, &self.directory) {
             Ok(pipeline) => PipelineCheck {
+                valid: true,
                 name: Some(pipeline.name().to_owned()),
                 steps: step_names(&pipeline),
                 problems: Vec::new(),
             },
-            Err(diagnostics) => {
-                PipelineCheck { name: None, steps: Vec::new(), problems: problems_of(&diagnostics) }
-            }
+            Err(diagnostics) => PipelineCheck {
+                valid: false,
+                name: None,
+                steps: Vec::new(),
+                problems: problems_of(&diagnostics),
+            },
         }
     }
 
@@ -380,7 +427,9 @@ fn file_sources(config: &Config) -> BTreeMap<String, Result<Source, String>> {
             || path.file_stem().map_or_else(|| shown.clone(), |stem| stem.to_string_lossy().into_owned());
         let name = name.map_or_else(stem, str::to_owned);
         if sources.contains_key(&name) {
-            let problem = format!("two pipeline files have the name {name:?}; this one is not used: {shown}");
+            let problem = format!(
+                "another pipeline file has the name {name:?} too, and this one is not used; give each a name of its own"
+            );
             sources.insert(shown, Err(problem));
             continue;
         }

@@ -1,29 +1,39 @@
 //! Reloads the configuration when its file changes.
 //!
 //! The folder is watched instead of the file, because editors and configuration managers replace the file. Some write it in
-//! several steps, so the reload waits until it has not changed for a moment.
+//! several steps, so the reload waits until it has not changed for a moment. The file is also read at intervals: a fault may
+//! end without a change of the file, such as when the file of a key is back, and not every file system reports changes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use crate::types::Fingerprint;
 
 use super::daemon::{Stopping, WeakDaemon};
+use super::reload::content_of;
 
 /// How long the file has to be unchanged before it is loaded.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
 
+/// How often the file is read without a reported change, and a configuration that was faulty is loaded again.
+const POLL_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Watches the file of the configuration until the daemon stops. It is logged if the system cannot watch it.
 pub(super) async fn watch(daemon: WeakDaemon, mut stopping: Stopping, file: PathBuf) {
+    if let Some(daemon) = daemon.upgrade() {
+        daemon.set_loaded_file(content_of(&file));
+    }
     let (changes_tx, mut changes) = mpsc::channel(1);
+    // Held, so that the channel stays open without a watcher.
+    let reported_tx = changes_tx.clone();
     let watched = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // A full channel has a change that is not handled yet.
         if event.is_ok_and(|event| !event.kind.is_access()) {
-            let _ = changes_tx.try_send(());
+            let _ = reported_tx.try_send(());
         }
     });
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -31,32 +41,41 @@ pub(super) async fn watch(daemon: WeakDaemon, mut stopping: Stopping, file: Path
         watcher.watch(folder, RecursiveMode::NonRecursive)?;
         Ok(watcher)
     });
-    let _watcher = match watcher {
-        Ok(watcher) => watcher,
-        Err(error) => {
-            tracing::warn!(%error, file = %file.display(), "the configuration file cannot be watched; reload it by SIGHUP");
-            return;
-        }
-    };
-    let mut known = content(&file);
-    loop {
-        tokio::select! {
-            changed = changes.recv() => if changed.is_none() { return },
-            () = stopping.stopped() => return,
-        }
-        while let Ok(Some(())) = timeout(SETTLE_TIME, changes.recv()).await {}
-        let now = content(&file);
-        // Removed for a moment, or another file of the folder.
-        if now.is_none() || now == known {
-            continue;
-        }
-        known = now;
-        let Some(daemon) = daemon.upgrade() else { return };
-        // The error is logged and shown by the reload.
-        drop(daemon.reload("a change of the file").await);
+    if let Err(error) = &watcher {
+        tracing::warn!(%error, file = %file.display(), "the configuration file cannot be watched; it is read every ten seconds");
     }
+    let mut polls = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
+    polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let is_poll = tokio::select! {
+            _ = changes.recv() => false,
+            _ = polls.tick() => true,
+            () = stopping.stopped() => break,
+        };
+        let now = settled(&file).await;
+        let Some(daemon) = daemon.upgrade() else { break };
+        let is_changed = now != daemon.loaded_file();
+        // A file that is missing may be about to be replaced. The next poll finds one that stays missing.
+        if is_changed && (now.is_some() || is_poll) {
+            // The error is logged and shown by the reload.
+            drop(daemon.reload("a change of the file").await);
+        } else if is_poll && daemon.reload_fault().is_some() {
+            daemon.retry_reload().await;
+        }
+    }
+    drop(changes_tx);
 }
 
-fn content(file: &Path) -> Option<Fingerprint> {
-    std::fs::read(file).ok().map(|bytes| Fingerprint::of([bytes.as_slice()]))
+/// Returns the content of a file when it has not changed for a moment. Only its own changes count: the database may be in the
+/// same folder.
+async fn settled(file: &Path) -> Option<Fingerprint> {
+    let mut content = content_of(file);
+    loop {
+        sleep(SETTLE_TIME).await;
+        let next = content_of(file);
+        if next == content {
+            return content;
+        }
+        content = next;
+    }
 }

@@ -8,7 +8,6 @@ use crate::runtime;
 use crate::types::{Fingerprint, Price};
 
 use super::daemon::Daemon;
-use super::error::Error;
 
 /// The configuration in use. No value is secret.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -24,6 +23,18 @@ pub struct ConfigView {
     pub notes: Vec<String>,
     /// All values that are set or have a default.
     pub values: Vec<EffectiveValue>,
+}
+
+/// The result of the check of a candidate for the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[non_exhaustive]
+pub struct ConfigCheck {
+    /// Whether it can be used.
+    pub valid: bool,
+    /// What is wrong with it, all of it; empty if it is valid.
+    pub problems: Vec<String>,
+    /// A line for each provider that would be left out or simulated, and hints; empty if it is not valid.
+    pub notes: Vec<String>,
 }
 
 /// The prices of the models.
@@ -65,13 +76,15 @@ impl Daemon {
         }
     }
 
-    /// Checks a candidate for the configuration, and returns its notes. It reads no file that the candidate names, and runs
-    /// none of its commands.
-    ///
-    /// # Errors
-    /// All faults of the candidate.
-    pub fn check_configuration(&self, text: &str) -> Result<Vec<String>, Error> {
-        Ok(runtime::check_text(text, &process_env)?)
+    /// Checks a candidate for the configuration. It reads no file that the candidate names, and runs none of its commands.
+    pub fn check_configuration(&self, text: &str) -> ConfigCheck {
+        match runtime::check_text(text, &process_env) {
+            Ok(notes) => ConfigCheck { valid: true, problems: Vec::new(), notes },
+            Err(diagnostics) => {
+                let problems = diagnostics.0.iter().map(ToString::to_string).collect();
+                ConfigCheck { valid: false, problems, notes: Vec::new() }
+            }
+        }
     }
 
     /// Returns the prices of the configured models.

@@ -1,6 +1,7 @@
 //! The handle to a daemon: what all its parts share.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::config::Config;
 use crate::diagnostics::Diagnostics;
 use crate::runtime::Pointsman;
 use crate::store::Store;
+use crate::types::Fingerprint;
 
 use super::browser_sessions::BrowserSessions;
 use super::catalogue::{
@@ -63,7 +65,11 @@ struct Inner {
     load_config: ConfigLoader,
     reloading: tokio::sync::Mutex<()>,
     reload_fault: Mutex<Option<String>>,
+    /// The content of the configuration file at the last reload; `None` if it could not be read.
+    loaded_file: Mutex<Option<Fingerprint>>,
     last_readiness: LastReadiness,
+    /// Whether runs were deleted since the file of the store was made smaller.
+    shrink_due: AtomicBool,
     started: Instant,
     stopping: watch::Sender<bool>,
     _lock: Option<ProcessLock>,
@@ -134,10 +140,12 @@ impl Daemon {
             load_config: ConfigLoader(load_config),
             reloading: tokio::sync::Mutex::new(()),
             reload_fault: Mutex::new(None),
+            loaded_file: Mutex::new(None),
             browser_sessions: BrowserSessions::default(),
             history_samples: HistorySamples::default(),
             overview_cache: OverviewCache::default(),
             last_readiness: LastReadiness::default(),
+            shrink_due: AtomicBool::new(false),
             started: Instant::now(),
             stopping: watch::Sender::new(false),
             _lock: lock,
@@ -193,6 +201,15 @@ impl Daemon {
     pub(super) fn set_reload_fault(&self, fault: Option<String>) {
         self.inner.pointsman.set_configuration_faulty(fault.is_some());
         *self.inner.reload_fault.lock().unwrap_or_else(PoisonError::into_inner) = fault;
+    }
+
+    /// Returns the content of the configuration file at the last reload; `None` if it could not be read.
+    pub(super) fn loaded_file(&self) -> Option<Fingerprint> {
+        *self.inner.loaded_file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_loaded_file(&self, content: Option<Fingerprint>) {
+        *self.inner.loaded_file.lock().unwrap_or_else(PoisonError::into_inner) = content;
     }
 
     pub(super) fn reloading(&self) -> &tokio::sync::Mutex<()> {
@@ -324,6 +341,10 @@ impl Daemon {
 
     pub(super) fn last_readiness(&self) -> &LastReadiness {
         &self.inner.last_readiness
+    }
+
+    pub(super) fn shrink_due(&self) -> &AtomicBool {
+        &self.inner.shrink_due
     }
 
     pub(super) fn open_runs(&self) -> &OpenRuns {

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::files;
 
 use super::error::Error;
-use super::process_lock::ProcessLock;
+use super::process_lock::{ProcessLock, Protected};
 
 /// Bytes of a random file name.
 const ID_BYTES: usize = 16;
@@ -52,7 +52,7 @@ impl DataFolder {
         let doing = || format!("open the folder {}", path.display());
         create_private_folder(path).map_err(Error::io(doing()))?;
         let path = path.canonicalize().map_err(Error::io(doing()))?;
-        let lock = ProcessLock::take(&path.join("lock"), "data folder", address)?;
+        let lock = ProcessLock::take(&path.join("lock"), Protected::DataFolder, address)?;
         for folder in ["uploads", "items", "rejects"] {
             create_private_folder(&path.join(folder)).map_err(Error::io(doing()))?;
         }
@@ -126,21 +126,28 @@ impl DataFolder {
         Ok(())
     }
 
-    /// Removes the files whose run is not known: the process ended after it had written them and before the run was
-    /// stored.
-    /// Files of after `start` may belong to a run that is being created.
+    /// Removes the files whose run is not known. Files that were written since `before` may belong to a run that is being
+    /// created.
     pub(super) fn remove_unknown(
         &self,
         is_known: impl Fn(&str) -> bool,
-        start: SystemTime,
+        before: SystemTime,
     ) -> io::Result<()> {
+        let remove = |entry: &fs::DirEntry| {
+            let is_old = entry.metadata()?.modified()? < before;
+            if is_old { fs::remove_file(entry.path()) } else { Ok(()) }
+        };
         for folder in ["items", "rejects"] {
             for entry in fs::read_dir(self.path.join(folder))? {
                 let entry = entry?;
-                let is_ours = entry.file_name().to_str().is_some_and(is_id);
-                let is_old = entry.metadata()?.modified()? < start;
-                if is_ours && is_old && entry.file_name().to_str().is_some_and(|id| !is_known(id)) {
-                    fs::remove_file(entry.path())?;
+                let is_unknown = entry.file_name().to_str().is_some_and(|id| is_id(id) && !is_known(id));
+                if !is_unknown {
+                    continue;
+                }
+                match remove(&entry) {
+                    // The run was deleted meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    ended => ended?,
                 }
             }
         }
@@ -285,6 +292,7 @@ mod tests {
         let expected =
             format!("another daemon uses this data folder: process {} on 127.0.0.1:7700", std::process::id());
         assert!(refused.starts_with(&expected), "{refused}");
+        assert!(refused.ends_with(". Stop it first, or set another folder in `data` of [serve]"), "{refused}");
         fs::write(first.path().join("uploads").join("0".repeat(32)), "cut").unwrap();
         drop(first);
         let next = DataFolder::open(root.path(), "127.0.0.1:7701").unwrap();

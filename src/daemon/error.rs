@@ -3,7 +3,6 @@
 use crate::diagnostics::Diagnostics;
 use crate::runtime;
 use crate::store;
-use crate::types::Class;
 
 /// An error of a [`Daemon`](super::Daemon).
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +20,12 @@ pub enum Error {
     #[error("{message}")]
     Conflict {
         /// What contradicts it, with advice.
+        message: String,
+    },
+    /// The models or prices of a run have changed since it began.
+    #[error("{message}")]
+    Changed {
+        /// What has changed.
         message: String,
     },
     /// Something else than what the request expects to find is there.
@@ -76,6 +81,8 @@ pub enum Kind {
     NotFound,
     /// The request contradicts the present state.
     Conflict,
+    /// The models or prices of a run have changed since it began.
+    Changed,
     /// Something else than what the request expects to find is there.
     Precondition,
     /// The request is wrong.
@@ -96,6 +103,7 @@ impl Error {
         match self {
             Self::NotFound { .. } => Kind::NotFound,
             Self::Conflict { .. } => Kind::Conflict,
+            Self::Changed { .. } => Kind::Changed,
             Self::Precondition { .. } => Kind::Precondition,
             Self::Invalid { .. } | Self::Diagnostics(_) => Kind::Invalid,
             Self::Forbidden => Kind::Forbidden,
@@ -104,18 +112,6 @@ impl Error {
             Self::Io { .. } => Kind::Internal,
             Self::Store(error) => kind_of_store_error(error),
             Self::Runtime(error) => kind_of_runtime_error(error),
-        }
-    }
-
-    /// Returns the class, as in results and reports.
-    pub fn class(&self) -> Class {
-        match self.kind() {
-            Kind::NotFound => Class::NotFound,
-            Kind::Conflict | Kind::Precondition | Kind::Invalid => Class::ApiError,
-            Kind::Forbidden => Class::Auth,
-            Kind::Busy => Class::RateLimit,
-            Kind::Stopping => Class::Cancelled,
-            Kind::Internal => Class::Internal,
         }
     }
 
@@ -132,7 +128,10 @@ impl Error {
     pub fn advice(&self) -> Option<String> {
         match self {
             Self::Stopping => Some("send the request again when the daemon has started again".to_owned()),
-            Self::Runtime(error) => error.advice().map(|advice| advice.to_string()),
+            Self::Changed { .. } => Some(
+                "send {\"accept_changes\": true} to process only what the changes affect, or create a new run"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -177,8 +176,8 @@ fn kind_of_runtime_error(error: &runtime::Error) -> Kind {
         runtime::Error::Diagnostics(_) | runtime::Error::Source(_) | runtime::Error::ScopeName(_) => {
             Kind::Invalid
         }
-        runtime::Error::Changed { .. }
-        | runtime::Error::StartedElsewhere { .. }
+        runtime::Error::Changed { .. } => Kind::Changed,
+        runtime::Error::StartedElsewhere { .. }
         | runtime::Error::RealRun(_)
         | runtime::Error::SimulatedRun(_)
         | runtime::Error::OtherPipeline => Kind::Conflict,
@@ -187,6 +186,13 @@ fn kind_of_runtime_error(error: &runtime::Error) -> Kind {
         runtime::Error::Stopped => Kind::Stopping,
         _ => Kind::Internal,
     }
+}
+
+/// Returns the message of an error without its advice, with which it ends and which is about the library.
+fn without_advice(error: &runtime::Error) -> String {
+    let message = error.to_string();
+    let advice = error.advice().map(|advice| advice.to_string()).unwrap_or_default();
+    message.strip_suffix(&advice).unwrap_or(&message).trim_end().trim_end_matches('.').to_owned()
 }
 
 impl From<Diagnostics> for Error {
@@ -201,6 +207,7 @@ impl From<runtime::Error> for Error {
             runtime::Error::Stopped => Self::Stopping,
             runtime::Error::Store(error) => Self::Store(error),
             runtime::Error::Diagnostics(diagnostics) => Self::Diagnostics(diagnostics),
+            error @ runtime::Error::Changed { .. } => Self::Changed { message: without_advice(&error) },
             error => Self::Runtime(error),
         }
     }

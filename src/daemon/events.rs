@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use crate::clock;
 use crate::store::RunNumber;
+use crate::types::utc_time;
 
 /// How many events are remembered.
 const MAX_REMEMBERED: usize = 2_048;
@@ -69,7 +70,8 @@ impl EventKind {
 pub struct Event {
     /// Its number, larger than that of all events before it.
     pub number: u64,
-    /// When, in milliseconds since 1970.
+    /// When, in milliseconds since 1970; a text in JSON.
+    #[serde(with = "utc_time")]
     pub at: i64,
     /// What kind.
     pub kind: EventKind,

@@ -13,7 +13,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::pipeline::Pipeline;
 use crate::run::RunOutput;
@@ -27,7 +27,6 @@ use super::catalogue::{LoadedPipeline, PipelineOrigin};
 use super::daemon::Daemon;
 use super::data_folder::random_id;
 use super::error::Error;
-use super::events::EventKind;
 use super::growing_file::GrowingFile;
 use super::run_command::{IDENTITY_PREFIX, ItemsFile, RunCommand};
 use super::runs::{SessionIo, SessionTerms};
@@ -288,7 +287,6 @@ impl Daemon {
                 return Err(error);
             }
         };
-        self.events().record(EventKind::RunCreated, Some(run), json!({ "pipeline": name }));
         let max_items = self.config().serve.items_per_run.get();
         let shared = Arc::new(SharedRun::new(run, text, max_items, file));
         let dispatched = shared.clone();

@@ -68,6 +68,7 @@ pub(super) fn messages(value: &Value, field: &str, hosts: &[Origin]) -> Result<V
     let expected =
         "expected a text, or a list of messages such as {\"role\": \"user\", \"content\": \"...\"}";
     match value {
+        Value::String(text) if text.trim().is_empty() => Err(FieldError::new(field, "it is empty")),
         Value::String(text) => Ok(vec![Message::user(text.as_str())]),
         Value::Array(all) if !all.is_empty() => {
             let read = |(index, value): (usize, &Value)| message(value, &format!("{field}[{index}]"), hosts);

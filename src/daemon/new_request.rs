@@ -75,7 +75,7 @@ pub struct NewRequest {
     #[serde(default)]
     pub stream: bool,
     /// When a stream commits to a target: `live` (the default), at the first piece of the answer; or `whole`, at its end, so
-    /// that every failure can be mended.
+    /// that each failure can be answered by a retry or another target.
     pub stream_mode: Option<NewStreamMode>,
 }
 
@@ -337,6 +337,9 @@ mod tests {
         for (field, value, expected) in [
             ("route", json!("cheap"), "`route`: there is no route \"cheap\"; use one of: default"),
             ("prompt", Value::Null, "`prompt`: expected a text"),
+            ("prompt", json!(""), "`prompt`: it is empty"),
+            ("prompt", json!(" \n"), "`prompt`: it is empty"),
+            ("prompt", json!([]), "`prompt`: the list of messages is empty"),
             ("max_tokens", json!(0), "`max_tokens`: it is 1 or more"),
             ("temperature", json!(2.5), "`temperature`: 2.5 is not from 0 to 2"),
             ("top_p", json!(-1), "`top_p`: -1 is not from 0 to 1"),

@@ -14,7 +14,7 @@ use crate::store::RunNumber;
 /// How long the progress of a run may take: it is published ten times a second.
 const MAX_PROGRESS_WAIT: Duration = Duration::from_millis(500);
 
-/// The runs on which the daemon works, and why others could not be resumed.
+/// The runs on which the daemon works, and why others could not be resumed or ended.
 #[derive(Debug, Default)]
 pub(super) struct OpenRuns {
     state: Mutex<State>,
@@ -82,11 +82,16 @@ impl OpenRuns {
         self.lock().problems.insert(run, problem);
     }
 
+    /// Returns the runs that could not be resumed, or whose end could not be stored.
+    pub(super) fn with_problems(&self) -> Vec<RunNumber> {
+        self.lock().problems.keys().copied().collect()
+    }
+
     pub(super) fn forget(&self, run: RunNumber) {
         self.lock().problems.remove(&run);
     }
 
-    /// Returns why a run could not be resumed, or is being held.
+    /// Returns why a run could not be resumed, why its end could not be stored, or why it is being held.
     pub(super) fn problem(&self, run: RunNumber) -> Option<String> {
         let state = self.lock();
         state.problems.get(&run).or_else(|| state.held.get(&run)).cloned()

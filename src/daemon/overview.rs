@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::run::{History, failed_items_by_class, input_totals};
-use crate::store::{ItemNumber, RunFilter, RunNumber, RunState, StoredRun};
+use crate::store::{ItemNumber, RunFilter, RunNumber, RunState, RunTotals, StoredRun};
 use crate::telemetry::{Samples, table};
 use crate::types::{Class, Day};
 
@@ -128,14 +128,19 @@ impl Daemon {
         if run.progress.is_some() {
             return Ok(CountedRun { run, totals: None });
         }
+        Ok(CountedRun { run, totals: Some(self.totals(stored).await?) })
+    }
+
+    /// Returns the counts of a run that is not open, from the rows of its items.
+    pub(super) async fn totals(&self, stored: &StoredRun) -> Result<RunTotals, Error> {
         if let Some(totals) = self.overview_cache().totals(stored) {
-            return Ok(CountedRun { run, totals: Some(totals) });
+            return Ok(totals);
         }
         let totals = input_totals(&**self.store(), stored).await?;
         if stored.state != RunState::Running {
             self.overview_cache().remember_totals(stored, totals);
         }
-        Ok(CountedRun { run, totals: Some(totals) })
+        Ok(totals)
     }
 
     async fn process_view(&self, runs: &[StoredRun]) -> ProcessView {

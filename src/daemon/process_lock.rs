@@ -10,6 +10,30 @@ use crate::files;
 
 use super::error::Error;
 
+/// What a lock protects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protected {
+    Store,
+    DataFolder,
+}
+
+impl Protected {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::DataFolder => "data folder",
+        }
+    }
+
+    /// Returns what a second daemon needs.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Store => "set another file in `url` of [store]",
+            Self::DataFolder => "set another folder in `data` of [serve]",
+        }
+    }
+}
+
 /// The lock of a process. Dropping it releases the lock.
 #[derive(Debug)]
 pub(super) struct ProcessLock {
@@ -17,12 +41,12 @@ pub(super) struct ProcessLock {
 }
 
 impl ProcessLock {
-    /// Takes the lock in the file at `path`, which stays. `what` it protects and the `address` of this process are in the
+    /// Takes the lock in the file at `path`, which stays. What is `protected` and the `address` of this process are in the
     /// error of the next process.
     ///
     /// # Errors
     /// If another process holds it, or the file cannot be used.
-    pub(super) fn take(path: &Path, what: &str, address: &str) -> Result<Self, Error> {
+    pub(super) fn take(path: &Path, protected: Protected, address: &str) -> Result<Self, Error> {
         let mut options = files::owner_only_options();
         options.read(true).write(true).create(true).truncate(false);
         let opened = files::open_unlinked(path, options);
@@ -34,7 +58,9 @@ impl ProcessLock {
                 let is_named = file.read_to_string(&mut who).is_ok() && !who.is_empty();
                 let who = if is_named { who } else { "another process".to_owned() };
                 return Err(Error::conflict(format!(
-                    "another daemon uses this {what}: {who}. Stop it first, or set another file in [store] url"
+                    "another daemon uses this {}: {who}. Stop it first, or {}",
+                    protected.name(),
+                    protected.advice()
                 )));
             }
             Err(TryLockError::Error(error)) => {

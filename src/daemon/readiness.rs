@@ -9,6 +9,12 @@ use tokio::time::Instant;
 /// How long an answer is used again, so that callers cannot make the daemon write often.
 const MAX_AGE: Duration = Duration::from_secs(1);
 
+/// The reason of a daemon that stops. It checks nothing else then.
+pub(super) const STOPPING: &str = "the daemon is stopping";
+
+/// The reason of a daemon whose store cannot be written.
+pub(super) const STORE_UNWRITABLE: &str = "the store cannot be written";
+
 /// Whether the daemon can take work, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "server", derive(utoipa::ToSchema))]
@@ -57,6 +63,12 @@ impl Readiness {
     /// Returns whether the daemon can take work.
     pub fn is_ready(&self) -> bool {
         self.reasons.is_empty()
+    }
+
+    /// Returns whether the store can be written; `None` if it was not checked.
+    pub(super) fn is_store_writable(&self) -> Option<bool> {
+        let has = |reason: &str| self.reasons.iter().any(|found| found.reason == reason);
+        if has(STOPPING) { None } else { Some(!has(STORE_UNWRITABLE)) }
     }
 
     /// Returns the same without details.

@@ -7,18 +7,20 @@ use tokio::time::timeout;
 
 use crate::types::{RouteName, error_chain};
 
+use super::catalogue::PipelineEntry;
 use super::daemon::Daemon;
-use super::readiness::{Readiness, Reason};
+use super::readiness::{Readiness, Reason, STOPPING, STORE_UNWRITABLE};
 
 /// How long the store may take to accept a write.
 const MAX_STORE_WAIT: Duration = Duration::from_secs(2);
 
 impl Daemon {
-    /// Checks whether the daemon can take work: it is not stopping, its store can be written, its configuration is not
-    /// faulty, and each route that its pipelines use has a usable target. Without pipelines, one route has to be usable.
+    /// Checks whether the daemon can take work: it is not stopping, its store can be written, its configuration and its
+    /// pipelines are not faulty, and each route that its pipelines and runs use has a usable target. Without either, one route
+    /// has to be usable.
     pub async fn readiness(&self) -> Readiness {
         if self.is_stopping() {
-            return Readiness::of(vec![Reason { reason: "the daemon is stopping", detail: None }]);
+            return Readiness::of(vec![Reason { reason: STOPPING, detail: None }]);
         }
         if let Some(recent) = self.last_readiness().recent() {
             return recent;
@@ -40,7 +42,7 @@ impl Daemon {
             Err(error) => Some(error.to_string()),
         };
         if failure.is_some() {
-            reasons.push(Reason { reason: "the store cannot be written", detail: failure });
+            reasons.push(Reason { reason: STORE_UNWRITABLE, detail: failure });
         }
         if let Some(fault) = self.reload_fault() {
             let reason = "the configuration is faulty, and the one before it is in use";
@@ -48,8 +50,16 @@ impl Daemon {
         }
         match self.pipelines().await {
             Ok(pipelines) => {
+                let faults = pipelines.iter().filter_map(PipelineEntry::file_fault);
+                let reason = "a pipeline file is faulty";
+                reasons.extend(faults.map(|fault| Reason { reason, detail: Some(fault) }));
+                let faults = pipelines.iter().filter_map(PipelineEntry::stored_fault);
+                let reason = "a stored pipeline cannot be run with this configuration";
+                reasons.extend(faults.map(|fault| Reason { reason, detail: Some(fault) }));
                 let used = pipelines.into_iter().flat_map(|pipeline| pipeline.routes);
-                let used: BTreeSet<RouteName> = used.map(RouteName::from).collect();
+                let mut used: BTreeSet<RouteName> = used.map(RouteName::from).collect();
+                // A reload may have removed a route while a run uses it.
+                used.extend(self.pointsman().routes_of_runs());
                 reasons.extend(self.unusable_routes(&used));
             }
             Err(error) => {
@@ -76,8 +86,10 @@ impl Daemon {
             };
         }
         let reason = "a route in use has no usable target";
-        let of_used = routes.iter().filter(|(route, _)| used.contains(*route));
-        let unusable = of_used.filter_map(|(route, why)| Some(text(route, why.as_ref()?)));
+        let unusable = used.iter().filter_map(|route| match routes.get(route) {
+            Some(why) => Some(text(route, why.as_ref()?)),
+            None => Some(text(route, "it is not configured")),
+        });
         unusable.map(|detail| Reason { reason, detail: Some(detail) }).collect()
     }
 }

@@ -1,7 +1,8 @@
 //! The results of a run: its lines, its failed items and its rejects in pieces, and its report.
 //!
 //! A piece has whole lines. The next one is read when it is asked for, so a slow reader costs the memory of one. Everything
-//! can be read while the run is in progress; what finishes behind the reader is left out.
+//! can be read while the run is in progress. An item that finishes after the reader has passed its place is not in the
+//! answer.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -5,18 +5,19 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::config::KeepInputs;
 use crate::pipeline::Pipeline;
-use crate::run::{History, MaxFailures, RunOutput, RunSummary, pause_reason};
-use crate::runtime::{MaxCost, PauseOptions, ResumeOptions, RunHandle};
+use crate::run::{History, MaxFailures, Report, RunOutput, RunSummary, pause_reason};
+use crate::runtime::{self, MaxCost, PauseOptions, ResumeOptions, RunHandle};
 use crate::sink::{Destination, Format as SinkFormat, Sink};
-use crate::source::{Format, Source};
+use crate::source::{self, Format, Source};
 use crate::store::{RunFilter, RunNumber, RunState, StoredRun};
 use crate::types::{Class, NanoUsd, ScopeName, StepName};
 
@@ -27,7 +28,11 @@ use super::data_folder::{DataFolder, SpooledFile, random_id};
 use super::error::Error;
 use super::events::EventKind;
 use super::growing_file::remove_partial_line;
+use super::item_counts::RunCounted;
+use super::items_check::{check_head, has_faulty_items};
 use super::run_command::{IDENTITY_PREFIX, ItemsFile, RunCommand, format_named};
+use super::run_log::{self, Begin};
+use super::shown_state::ShownState;
 use super::views::{RunPage, RunView};
 
 /// How long a resume waits for the calls in flight of a run that is being held.
@@ -74,7 +79,7 @@ impl NewRun {
 #[non_exhaustive]
 pub struct RunQuery {
     /// Only those in this state.
-    pub state: Option<RunState>,
+    pub state: Option<ShownState>,
     /// Only those of this pipeline.
     pub pipeline: Option<String>,
     /// Where the page begins: `next_cursor` of the page before.
@@ -178,7 +183,10 @@ impl Daemon {
             scope: Some(caller.scope.clone()),
             ..SessionTerms::default()
         };
-        let begun = self.begin_session(pipeline, &command, terms).await;
+        let begun = match self.check_items(&pipeline, &command).await {
+            Ok(()) => self.begin_session(pipeline, &command, terms).await,
+            Err(error) => Err(error),
+        };
         let run = match begun {
             Ok(run) => run,
             Err(error) => {
@@ -187,7 +195,6 @@ impl Daemon {
                 return Err(error);
             }
         };
-        self.events().record(EventKind::RunCreated, Some(run), json!({ "pipeline": command.pipeline }));
         self.run(run, caller).await
     }
 
@@ -223,7 +230,7 @@ impl Daemon {
         let mut is_last = false;
         while !is_last && found.len() < max as usize {
             let filter = RunFilter {
-                state: query.state,
+                state: query.state.map(ShownState::stored),
                 name: query.pipeline.clone(),
                 identity_prefix: Some(IDENTITY_PREFIX.to_owned()),
                 before,
@@ -232,22 +239,29 @@ impl Daemon {
             let page = self.store().runs_page(&filter).await?;
             before = page.last().map(|run| run.number);
             is_last = page.len() < max as usize;
-            found.extend(page.into_iter().filter(|run| is_visible(run, caller)));
+            let visible: Vec<StoredRun> = page.into_iter().filter(|run| is_visible(run, caller)).collect();
+            // Together: each run in progress takes a moment to publish its progress.
+            let views = join_all(visible.iter().map(|run| self.view(run))).await;
+            for (run, view) in visible.into_iter().zip(views) {
+                let view = view?;
+                // The store does not know which runs wait and which are without a process.
+                if query.state.is_none_or(|state| state.as_str() == view.state) {
+                    found.push((run, view));
+                }
+            }
         }
         let is_complete = is_last && found.len() <= max as usize;
         found.truncate(max as usize);
-        let next_cursor = found.last().filter(|_| !is_complete).map(|last| last.number.to_string());
-        // Together: each run in progress takes a moment to publish its progress.
-        let runs = try_join_all(found.iter().map(|run| self.listed(run, query.with_summary))).await?;
-        Ok(RunPage { runs, next_cursor })
+        let next_cursor = found.last().filter(|_| !is_complete).map(|(last, _)| last.number.to_string());
+        let listed = found.into_iter().map(|(run, view)| self.listed(run, view, query.with_summary));
+        Ok(RunPage { runs: try_join_all(listed).await?, next_cursor })
     }
 
-    async fn listed(&self, run: &StoredRun, with_summary: bool) -> Result<RunView, Error> {
-        let view = self.view(run).await?;
+    async fn listed(&self, run: StoredRun, view: RunView, with_summary: bool) -> Result<RunView, Error> {
         if !with_summary {
             return Ok(view);
         }
-        Ok(view.with_summary(RunSummary::of(&**self.store(), run).await?))
+        Ok(view.with_summary(RunSummary::of(&**self.store(), &run).await?))
     }
 
     /// Pauses a run until its user resumes it. Calls in flight are finished.
@@ -268,6 +282,7 @@ impl Daemon {
         }
         // First, so that a run whose process ends now is not resumed at the next start.
         self.store().set_state(run, RunState::Paused).await?;
+        run_log::changed(run, &stored.metadata.name, "held", &caller.name);
         if let Some(control) = self.open_runs().control(run) {
                 let why = match caller.name.as_str() {
                     "" => "held by the operator".to_owned(),
@@ -314,7 +329,8 @@ impl Daemon {
         self.run(run, caller).await
     }
 
-    /// Processes the failed items of a run again: those of these classes, or all.
+    /// Processes the failed items of a run again: those of these classes, or all. If its pipeline, models or prices have
+    /// changed since, they are processed only with `accept_changes`.
     ///
     /// # Errors
     /// If it is in progress, or it has changed.
@@ -322,6 +338,7 @@ impl Daemon {
         &self,
         run: RunNumber,
         classes: Vec<Class>,
+        accept_changes: bool,
         caller: &Caller,
     ) -> Result<RunView, Error> {
         self.check_running()?;
@@ -329,8 +346,8 @@ impl Daemon {
         if self.open_runs().control(run).is_some() {
             return Err(Error::conflict(format!("run {run} is in progress: retry it when it has ended")));
         }
-        self.reopen(&stored, &command, SessionTerms { retry: Some(classes), ..SessionTerms::default() })
-            .await?;
+        let terms = SessionTerms { retry: Some(classes), accept_changes, ..SessionTerms::default() };
+        self.reopen(&stored, &command, terms).await?;
         self.run(run, caller).await
     }
 
@@ -345,6 +362,7 @@ impl Daemon {
         }
         // First, so that its session ends as cancelled.
         self.store().set_state(run, RunState::Cancelled).await?;
+        run_log::changed(run, &stored.metadata.name, "cancelled", &caller.name);
         if let Some(control) = self.open_runs().control(run) {
             control.cancel();
         }
@@ -363,9 +381,11 @@ impl Daemon {
         let lock = self.store().lock(run)?;
         self.store().delete_runs(&[run]).await?;
         drop(lock);
+        self.shrink_due().store(true, Ordering::Release);
         self.data().remove_run_files(&command.items.id)?;
         self.open_runs().forget(run);
         self.events().record(EventKind::RunDeleted, Some(run), json!({}));
+        run_log::changed(run, &command.pipeline, "deleted", &caller.name);
         Ok(())
     }
 
@@ -391,8 +411,25 @@ impl Daemon {
         }
     }
 
-    /// Removes the files of runs that were never stored, because an earlier process ended while it created them.
-    pub(super) async fn remove_unknown_files(&self, start: SystemTime) {
+    /// Makes the file of the store smaller if runs were deleted and none is open. Writes wait meanwhile.
+    pub(super) async fn shrink_store(&self) {
+        let is_idle = || self.open_runs().numbers().is_empty();
+        if !is_idle() || !self.shrink_due().swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let shrunk = self.store().vacuum().await;
+        if let Err(error) = &shrunk {
+            tracing::warn!(error = crate::types::error_chain(error), "the store cannot be made smaller");
+        }
+        // The store skips this while a run is open.
+        if shrunk.is_err() || !is_idle() {
+            self.shrink_due().store(true, Ordering::Release);
+        }
+    }
+
+    /// Removes the files whose run is not in the store, if they were not written since `before`: an earlier process ended
+    /// while it created the run, or another process has deleted the run.
+    pub(super) async fn remove_unknown_files(&self, before: SystemTime) {
         let mut known = HashSet::new();
         let mut filter = RunFilter {
             identity_prefix: Some(IDENTITY_PREFIX.to_owned()),
@@ -402,14 +439,24 @@ impl Daemon {
         loop {
             // Without the list, nothing is removed.
             let Ok(page) = self.store().runs_page(&filter).await else { return };
-            known.extend(page.iter().filter_map(RunCommand::of).map(|command| command.items.id));
+            for run in &page {
+                // Also if it is not known which files belong to a run.
+                let Some(command) = RunCommand::of(run) else { return };
+                known.insert(command.items.id);
+            }
             match page.last() {
                 Some(last) if page.len() == MAX_PAGE as usize => filter.before = Some(last.number),
                 Some(_) | None => break,
             }
         }
-        if let Err(error) = self.data().remove_unknown(|id| known.contains(id), start) {
-            tracing::warn!(%error, "files of runs that were never stored cannot be removed");
+        let daemon = self.clone();
+        let remove = move || {
+            let removed = daemon.data().remove_unknown(|id| known.contains(id), before);
+            removed.map_err(Error::io("remove the files of unknown runs"))
+        };
+        if let Err(error) = self.blocking(remove).await {
+            let error = crate::types::error_chain(&error);
+            tracing::warn!(error, "files of runs that are not stored cannot be removed");
         }
     }
 
@@ -432,12 +479,49 @@ impl Daemon {
                 continue;
             }
             if let Err(error) = self.reopen(&stored, &command, SessionTerms::default()).await {
-                let problem = format!("it could not be resumed: {}", crate::types::error_chain(&error));
-                tracing::error!(run = run.0, %problem, "a run could not be resumed");
-                self.events().record(EventKind::RunFailed, Some(run), json!({ "reason": problem }));
-                self.open_runs().set_problem(run, problem);
+                self.record_resume_error(run, &error);
             }
         }
+    }
+
+    /// Resumes the runs that could not be resumed earlier, as when their items were missing, and those whose end could not be
+    /// stored. A run that its user has paused or cancelled since stays so.
+    pub(super) async fn resume_after_problem(&self) {
+        for run in self.open_runs().with_problems() {
+            // The store reports its error to those who wait for it.
+            let Ok(stored) = self.store().run(run).await else { continue };
+            let Some(command) = RunCommand::of(&stored) else { continue };
+            let is_due = match stored.state {
+                RunState::Running | RunState::Stopped => true,
+                // `resume_after_io_error` resumes a run that had an I/O error.
+                RunState::Paused | RunState::IoFailed => false,
+                RunState::Completed | RunState::Cancelled => {
+                    self.open_runs().forget(run);
+                    false
+                }
+            };
+            if self.check_running().is_err() {
+                return;
+            }
+            if !is_due || self.open_runs().control(run).is_some() {
+                continue;
+            }
+            if let Err(error) = self.reopen(&stored, &command, SessionTerms::default()).await {
+                self.record_resume_error(run, &error);
+            }
+        }
+    }
+
+    /// Records why a run could not be resumed. It is tried again and again, so the same reason is reported once.
+    fn record_resume_error(&self, run: RunNumber, error: &Error) {
+        let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+        let problem = format!("it could not be resumed: {}{advice}", crate::types::error_chain(error));
+        if self.open_runs().problem(run).as_deref() == Some(problem.as_str()) {
+            return;
+        }
+        tracing::error!(run = run.0, %problem, "a run could not be resumed");
+        self.events().record(EventKind::RunFailed, Some(run), json!({ "reason": problem }));
+        self.open_runs().set_problem(run, problem);
     }
 
     /// Resumes the runs that paused because a budget was spent, for a day that has begun or caps that were changed. A run
@@ -446,9 +530,10 @@ impl Daemon {
         self.resume_those(RunState::Paused, |run| pause_reason(run).1 == Some(Class::Budget)).await;
     }
 
-    /// Resumes the runs whose input or store failed, as when the disk was full.
+    /// Resumes the runs whose output or store failed, as when the disk was full. A run whose input cannot be read would
+    /// fail again for the same reason.
     pub(super) async fn resume_after_io_error(&self) {
-        self.resume_those(RunState::IoFailed, |_| true).await;
+        self.resume_those(RunState::IoFailed, |run| !has_faulty_items(run)).await;
     }
 
     async fn resume_those(&self, state: RunState, is_due: impl Fn(&StoredRun) -> bool) {
@@ -532,6 +617,7 @@ impl Daemon {
         SessionIo { source, mut output }: SessionIo,
     ) -> Result<RunNumber, Error> {
         let is_retry = terms.retry.is_some();
+        let is_new = terms.run.is_none();
         let prepared = self.pointsman().prepare_run(&pipeline, self.options(command, terms)).await?;
         self.pointsman().check_cap(&pipeline, prepared.max_cost())?;
         // Items that are retried were not rejected, and items that came one at a time were checked.
@@ -542,7 +628,19 @@ impl Daemon {
         let Some(run) = handle.id() else {
             return Err(Error::invalid("the run is not stored"));
         };
-        self.watch(run, handle);
+        // Before the event of its first session.
+        if is_new {
+            let data = json!({ "pipeline": command.pipeline });
+            self.events().record(EventKind::RunCreated, Some(run), data);
+            run_log::created(run, &command.pipeline, &command.created_by);
+        }
+        let begin = match (is_new, is_retry) {
+            (true, _) => Begin::New,
+            (false, true) => Begin::Retried,
+            (false, false) => Begin::Resumed,
+        };
+        run_log::started(run, &command.pipeline, begin);
+        self.watch(run, command.pipeline.clone(), handle);
         Ok(run)
     }
 
@@ -570,8 +668,21 @@ impl Daemon {
         if command.one_at_a_time {
             remove_partial_line(&path).map_err(Error::io("read the items"))?;
         }
-        Source::file(&path, command.format())
-            .map_err(|error| Error::invalid(crate::types::error_chain(&error)))
+        let opened = Source::file(&path, command.format());
+        if command.items.path.is_some() {
+            return opened.map_err(|error| Error::invalid(crate::types::error_chain(&error)));
+        }
+        // Its path says nothing to those who sent the items.
+        let source = opened.map_err(|error| match error {
+            source::Error::Open { source, .. } => Error::io("open the items of the run")(source),
+            error => Error::io("open the items of the run")(std::io::Error::other(error)),
+        })?;
+        Ok(source.with_name("the items"))
+    }
+
+    /// Fails if the items of a new run cannot be read as the run would read them.
+    async fn check_items(&self, pipeline: &Pipeline, command: &RunCommand) -> Result<(), Error> {
+        check_head(self.source(command)?, pipeline).await
     }
 
     fn rejects_sink(&self, id: &str, before: u64) -> Result<Sink<crate::sink::RejectLine>, Error> {
@@ -585,17 +696,23 @@ impl Daemon {
     }
 
     /// Watches a session until its end.
-    fn watch(&self, run: RunNumber, mut handle: RunHandle) {
+    fn watch(&self, run: RunNumber, pipeline: String, mut handle: RunHandle) {
         self.open_runs().insert(run, handle.control());
         self.events().record(EventKind::RunStarted, Some(run), json!({}));
         let daemon = self.downgrade();
         drop(self.pointsman().runtime().spawn(async move {
             let ended = handle.report().await;
             let Some(daemon) = daemon.upgrade() else { return };
+            let state = daemon.store().state(run).await.ok();
+            // Before it is removed, so that a resume that follows removes the problem.
+            if state.is_none_or(|state| state == RunState::Running) {
+                daemon.open_runs().set_problem(run, unstored_end(ended.as_ref()));
+            }
             daemon.open_runs().remove(run);
+            run_log::ended(run, &pipeline, state, ended.as_ref());
             let data = match &ended {
                 Ok(report) => {
-                    json!({ "outcome": report.outcome, "items": report.items, "reason": report.paused })
+                    json!({ "outcome": report.outcome, "items": report.items, "reason": report.reason() })
                 }
                 Err(error) => json!({ "reason": error.to_string() }),
             };
@@ -634,7 +751,14 @@ impl Daemon {
     pub(super) async fn view(&self, stored: &StoredRun) -> Result<RunView, Error> {
         let progress = self.open_runs().progress(stored.number).await;
         let problem = self.open_runs().problem(stored.number);
-        Ok(RunView::of(&**self.store(), stored, progress, problem))
+        let counted = match &progress {
+            Some(progress) => RunCounted::now(progress),
+            None => match RunCounted::of_only_session(stored) {
+                Some(counted) => counted,
+                None => RunCounted::of_rows(stored, &self.totals(stored).await?),
+            },
+        };
+        Ok(RunView::of(&**self.store(), stored, counted, progress, problem))
     }
 
     /// Returns the run that was created with this identity, simulated or not.
@@ -673,6 +797,16 @@ impl Daemon {
         let inside = |real: &PathBuf| folders.iter().any(|folder| real.starts_with(folder)) && real.is_file();
         real.into_iter().find(inside).ok_or_else(refused)
     }
+}
+
+/// Returns the problem of a run whose session has ended although the store does not have its end, as on a full disk.
+fn unstored_end(ended: Result<&Report, &runtime::Error>) -> String {
+    let why = match ended {
+        Ok(report) => report.store_error.clone(),
+        Err(error) => Some(crate::types::error_chain(error)),
+    };
+    let why = why.map_or(String::new(), |why| format!(": {why}"));
+    format!("its end could not be stored{why}. It is resumed when the store accepts writes")
 }
 
 /// A daemon waits for a provider as long as it takes, unless the configuration says otherwise. Items that come one at a time

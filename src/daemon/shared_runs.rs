@@ -115,7 +115,9 @@ impl SharedRun {
             }
             Some(_) if state.appending.contains_key(key) => {
                 let (to, from) = oneshot::channel();
-                state.appending.entry(key.clone()).or_default().push(to);
+                let waiting = state.appending.entry(key.clone()).or_default();
+                waiting.retain(|waiter| !waiter.is_closed());
+                waiting.push(to);
                 return Ok(Taken::Appending(from));
             }
             Some(_) if !state.unfinished.contains(key) => return Ok(Taken::Known(Answer::Stored)),
@@ -169,7 +171,10 @@ impl SharedRun {
 impl State {
     fn wait_for(&mut self, key: &ItemKey) -> oneshot::Receiver<Arc<Line>> {
         let (to, from) = oneshot::channel();
-        self.waiters.entry(key.clone()).or_default().push(to);
+        let waiters = self.waiters.entry(key.clone()).or_default();
+        // Callers that have gone would pile up while the item waits.
+        waiters.retain(|waiter| !waiter.is_closed());
+        waiters.push(to);
         from
     }
 }

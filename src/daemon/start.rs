@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::runtime::Pointsman;
+use crate::config::Config;
+use crate::files;
+use crate::runtime::{Pointsman, served_pipelines};
 use crate::store::{DocumentKind, ExpectedVersion, Store, StoreUrl};
 use crate::supervisor::Drained;
 
@@ -16,7 +18,7 @@ use super::data_folder::DataFolder;
 use super::error::Error;
 use super::events::EventKind;
 use super::load_config::LoadConfig;
-use super::process_lock::ProcessLock;
+use super::process_lock::{ProcessLock, Protected};
 use super::{config_watcher, monitor};
 
 impl Daemon {
@@ -24,7 +26,7 @@ impl Daemon {
     /// configuration again when it is reloaded.
     ///
     /// # Errors
-    /// If another daemon uses the store, or the store or the folder cannot be used.
+    /// If another daemon uses the store, the store or the folder cannot be used, or a pipeline file is faulty.
     pub async fn start(pointsman: Pointsman, load_config: LoadConfig) -> Result<Self, Error> {
         let config = pointsman.config();
         let url = config.store.url.clone();
@@ -33,10 +35,19 @@ impl Daemon {
                 "a daemon needs a store: set url = \"sqlite:FILE\" in [store] of the configuration",
             ));
         };
+        // A file that becomes faulty later does not stop the daemon: the readiness shows it.
+        served_pipelines(&config)?;
+        if let Some(file) = url.path().filter(|file| files::has_hard_links(file)) {
+            return Err(Error::invalid(format!(
+                "the file {} of the store has another name, a hard link: remove one of the two, because a process that opens \
+                 the other name would damage the store",
+                file.display()
+            )));
+        }
         let address = config.serve.listen.to_string();
         // Before the database is opened, so that the second daemon is refused before it changes anything.
         let lock =
-            url.path().map(|path| ProcessLock::take(&lock_file(path), "store", &address)).transpose()?;
+            url.path().map(|path| ProcessLock::take(&lock_file(path), Protected::Store, &address)).transpose()?;
         let data = DataFolder::open(&folder, &address)?;
         let opened = {
             let url: StoreUrl = url.clone();
@@ -72,6 +83,17 @@ impl Daemon {
         Ok(daemon)
     }
 
+    /// Refuses a configuration whose store another daemon uses. [`start`](Self::start) does so too; this changes nothing.
+    ///
+    /// # Errors
+    /// If another daemon uses it.
+    pub fn check_unused(config: &Config) -> Result<(), Error> {
+        let Some(file) = config.store.url.path().map(lock_file).filter(|file| file.exists()) else {
+            return Ok(());
+        };
+        ProcessLock::take(&file, Protected::Store, &config.serve.listen.to_string()).map(drop)
+    }
+
     /// Takes no more work, lets what is in flight end within this time, and stops. Runs that have not ended are resumed
     /// at the next start.
     pub async fn drain(&self, within: Duration) -> Drained {
@@ -82,7 +104,13 @@ impl Daemon {
         self.stop_taking_work();
         // Their runs end by themselves when nothing is in flight.
         self.shared_runs().close();
+        let before = self.cancelled_attempts();
         let drained = self.pointsman().drain(within).await;
+        let aborted = self.cancelled_attempts().saturating_sub(before);
+        match aborted {
+            0 => tracing::debug!("drain ended: no attempt was aborted"),
+            _ => tracing::info!(aborted, "drain ended: attempts were aborted, and may have been charged"),
+        }
         self.end_upkeep().await;
         drained
     }

@@ -6,16 +6,13 @@ use serde::Serialize;
 use crate::clock;
 use crate::provider::Snapshot;
 use crate::run::Cap;
-use crate::store::{RunFilter, RunState};
+use crate::store::StoredRun;
 use crate::types::Day;
 
 use super::daemon::Daemon;
 use super::error::Error;
 use super::readiness::Reason;
-use super::run_command::IDENTITY_PREFIX;
-
-/// How many paused runs are read at once to count them.
-const PAGE_RUNS: u32 = 500;
+use super::unfinished_runs::{StoredCounts, UnfinishedRun};
 
 /// The state of a daemon.
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +29,9 @@ pub struct DaemonStatus {
     pub reasons: Vec<Reason>,
     /// Its runs by state.
     pub runs: RunCounts,
+    /// What its runs wait for that have not ended: first those that nothing continues, then those that wait for their user,
+    /// at most 20.
+    pub unfinished_runs: Vec<UnfinishedRun>,
     /// The state of all usable providers.
     #[cfg_attr(feature = "server", schema(value_type = Vec<Object>))]
     pub providers: Vec<Snapshot>,
@@ -53,6 +53,9 @@ pub struct RunCounts {
     pub holding: usize,
     /// Runs that wait for their user.
     pub paused: usize,
+    /// Other runs that have not ended, on which nothing works: they were stopped, their process ended, or an input, an output
+    /// or the store failed.
+    pub stuck: usize,
 }
 
 impl Daemon {
@@ -63,45 +66,29 @@ impl Daemon {
     pub async fn status(&self) -> Result<DaemonStatus, Error> {
         let readiness = self.readiness().await;
         let today = Day::at(clock::milliseconds());
+        let unfinished = self.unfinished_runs().await?;
+        let runs = self.run_counts(&unfinished).await;
         let spending = self.spending(today, today, &[]).await?;
         Ok(DaemonStatus {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.uptime().as_secs_f64(),
             ready: readiness.is_ready(),
             reasons: readiness.reasons,
-            runs: self.run_counts().await?,
+            runs,
+            unfinished_runs: self.most_urgent(unfinished).await?,
             providers: self.providers(),
-            spent_today_usd: spending.iter().map(|row| row.cost_usd).sum(),
+            spent_today_usd: spending.iter().fold(0.0, |sum, row| sum + row.cost_usd),
             caps: self.caps(),
         })
     }
 
-    async fn run_counts(&self) -> Result<RunCounts, Error> {
+    async fn run_counts(&self, unfinished: &[StoredRun]) -> RunCounts {
+        let stored = StoredCounts::of(&**self.store(), unfinished);
         let numbers = self.open_runs().numbers();
         // Together: each run in progress takes a moment to publish its progress.
         let progress = join_all(numbers.iter().map(|run| self.open_runs().progress(*run))).await;
         let open = progress.iter().flatten();
         let holding = open.filter(|progress| progress.holding.is_some()).count();
-        Ok(RunCounts { open: numbers.len(), holding, paused: self.paused_runs().await? })
-    }
-
-    async fn paused_runs(&self) -> Result<usize, Error> {
-        let mut paused = 0;
-        let mut before = None;
-        loop {
-            let filter = RunFilter {
-                state: Some(RunState::Paused),
-                name: None,
-                identity_prefix: Some(IDENTITY_PREFIX.to_owned()),
-                before,
-                max: PAGE_RUNS,
-            };
-            let page = self.store().runs_page(&filter).await?;
-            paused += page.len();
-            before = page.last().map(|run| run.number);
-            if page.len() < PAGE_RUNS as usize {
-                return Ok(paused);
-            }
-        }
+        RunCounts { open: numbers.len(), holding, paused: stored.paused, stuck: stored.stuck() }
     }
 }

@@ -1,8 +1,8 @@
 //! The tokens in memory, by ID, so that a request reads the store seldom.
 //!
 //! They are read from the store again when they are older than two seconds, because `pointsman token` writes the same store
-//! from another process. All are read together: however many unknown tokens are presented, the store is read once in two
-//! seconds.
+//! from another process. An unknown ID is looked up at once, because its token may be new. All tokens are read together, and
+//! [`MAX_LOOKUPS`] bounds how often unknown IDs make the daemon read the store.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,6 +15,12 @@ use super::token_text::{PresentedToken, TokenHash};
 
 /// How old the tokens in memory may be.
 const MAX_AGE: Duration = Duration::from_secs(2);
+
+/// How often unknown IDs make the daemon read the store within [`LOOKUP_INTERVAL`], whoever presents them.
+const MAX_LOOKUPS: u32 = 5;
+
+/// See [`MAX_LOOKUPS`].
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Interval between two lines in the log about tokens that were refused.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,6 +41,14 @@ struct State {
     /// The last use of each token, by name.
     uses: HashMap<String, LastUse>,
     refusals: Refusals,
+    lookups: Lookups,
+}
+
+/// Lookups of unknown IDs since `since`.
+#[derive(Debug, Default)]
+struct Lookups {
+    since: Option<Instant>,
+    count: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -168,6 +182,22 @@ impl TokenIndex {
         Some(found)
     }
 
+    /// Returns whether the store may be read for a token that [`find`](Self::find) has not found: its ID is unknown, and not too
+    /// many were looked up lately. Counts the lookup.
+    pub(super) fn may_look_up(&self, presented: &PresentedToken<'_>, now: Instant) -> bool {
+        let mut state = self.lock();
+        if state.by_id.contains_key(presented.id) {
+            return false;
+        }
+        let lookups = &mut state.lookups;
+        if lookups.since.is_none_or(|since| now.saturating_duration_since(since) >= LOOKUP_INTERVAL) {
+            *lookups = Lookups { since: Some(now), count: 0 };
+        }
+        let is_allowed = lookups.count < MAX_LOOKUPS;
+        lookups.count += u32::from(is_allowed);
+        is_allowed
+    }
+
     fn record_use(&self, found: &StoredToken, now: i64) {
         let mut state = self.lock();
         match state.uses.get_mut(found.name.as_str()) {
@@ -299,6 +329,20 @@ mod tests {
         index.record_unreadable(after(2_000));
         assert_eq!(index.freshness(after(3_999)), Freshness::Unreadable);
         assert_eq!(index.freshness(after(4_000)), Freshness::Stale);
+    }
+
+    #[tokio::test]
+    async fn unknown_tokens_are_looked_up_a_few_times_a_second_and_known_ones_are_not() {
+        let (_folder, index) = index().await;
+        let secret = create(&index, "ci").await;
+        let presented = PresentedToken::parse(secret.expose()).unwrap();
+        let start = Instant::now();
+        let allowed = |at| (0..9).filter(|_| index.may_look_up(&presented, at)).count();
+        assert_eq!(allowed(start), 5);
+        assert_eq!(allowed(start + Duration::from_millis(999)), 0);
+        assert_eq!(allowed(start + Duration::from_secs(1)), 5);
+        read(&index).await;
+        assert_eq!(allowed(start + Duration::from_secs(2)), 0, "its ID is known");
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::clock;
 use crate::store::{self, Document, DocumentKind, ExpectedVersion, Store};
-use crate::types::{NanoUsd, Secret};
+use crate::types::{NanoUsd, Secret, utc_time};
 
 use super::error::Error;
 use super::permission::Permission;
@@ -119,13 +119,19 @@ pub struct TokenView {
     pub concurrency: Option<NonZeroU32>,
     /// What its requests may spend in a day, UTC, in US dollars; null for no limit.
     pub budget_usd: Option<f64>,
-    /// When it was created, in milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970; a text in JSON.
+    #[serde(with = "utc_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: i64,
     /// Who created it: the name of a token, or empty.
     pub created_by: String,
-    /// From when it is not valid, in milliseconds since 1970; null for never.
+    /// From when it is not valid, in milliseconds since 1970; a text in JSON, and null for never.
+    #[serde(with = "utc_time::optional")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<i64>,
-    /// When it was last used, in milliseconds since 1970; null for never.
+    /// When it was last used, in milliseconds since 1970; a text in JSON, and null for never.
+    #[serde(with = "utc_time::optional")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub last_used_at: Option<i64>,
 }
 

@@ -70,6 +70,14 @@ impl Daemon {
             if let Some(found) = index.find(&presented, clock::milliseconds()) {
                 return Ok(Some(found));
             }
+            // Another process may have created it a moment ago.
+            if index.may_look_up(&presented, Instant::now()) {
+                let _reading = index.lock_reading().await;
+                self.read_tokens().await?;
+                if let Some(found) = index.find(&presented, clock::milliseconds()) {
+                    return Ok(Some(found));
+                }
+            }
         }
         index.record_refusal(Instant::now());
         Ok(None)
@@ -103,7 +111,7 @@ impl Daemon {
         Ok(tokens)
     }
 
-    /// Revokes a token, which is refused from now on. Requests in progress continue. `by` is who does it.
+    /// Revokes a token, which is refused from now on. Its runs are paused; requests in progress continue. `by` is who does it.
     ///
     /// # Errors
     /// If there is none.
@@ -168,7 +176,15 @@ impl Daemon {
         }
         let is_used =
             |name: &str| loaded.iter().any(|token| token.name == name && token.limits().is_limited());
-        for token in removed.iter().filter(|token| !is_used(&token.name)) {
+        let is_gone = |name: &str| loaded.iter().all(|token| token.name != name);
+        let gone: Vec<String> =
+            removed.iter().filter(|token| is_gone(&token.name)).map(|token| token.name.clone()).collect();
+        let unlimited: Vec<_> = removed.iter().filter(|token| !is_used(&token.name)).collect();
+        // Before their limits are removed.
+        for name in &gone {
+            self.pause_runs_of(name).await;
+        }
+        for token in unlimited {
             self.pointsman().remove_scope(&ScopeName::of_token(&token.name));
         }
         index.publish(loaded, Instant::now());

@@ -15,6 +15,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How many ticks lie between two samples for charts.
 const TICKS_PER_SAMPLE: u64 = 10;
 
+/// How many ticks lie between two times at which tokens are read.
+const TICKS_PER_TOKEN_READ: u64 = 5;
+
 /// How many ticks lie between two times at which the use of tokens is recorded.
 const TICKS_PER_TOKEN_USE: u64 = 60;
 
@@ -60,6 +63,10 @@ impl Daemon {
 
     async fn upkeep(&self, tick: u64) {
         self.record_request_spending().await;
+        if tick % TICKS_PER_TOKEN_READ == 0 {
+            // Another process may have revoked one. An error is returned to those who present a token.
+            drop(self.refresh_tokens().await);
+        }
         if tick.is_multiple_of(TICKS_PER_SAMPLE) {
             self.record_sample();
         }

@@ -1,11 +1,13 @@
 //! What the daemon shows of its runs.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::run::{LastReport, Progress, RunSummary, pause_reason, state_word};
 use crate::store::{RunNumber, RunState, Store, StoredRun};
-use crate::types::Class;
+use crate::types::{Class, utc_time};
 
+use super::item_counts::{ItemCounts, RunCounted};
 use super::run_command::RunCommand;
 
 /// A run, as a list or a page shows it.
@@ -21,21 +23,29 @@ pub struct RunView {
     pub pipeline_version: Option<i64>,
     /// `running`, `holding`, `paused`, `completed`, `stopped`, `cancelled`, `io_error`, `crashed` or `empty`.
     pub state: &'static str,
-    /// Why it holds, is paused, or could not be resumed.
+    /// Why it holds, is paused, ended as an I/O error, or could not be resumed.
     pub reason: Option<String>,
-    /// The class of that reason.
+    /// The class of that reason: `internal` for an I/O error. Null if a user holds the run, and if it could not be resumed.
     #[schema(value_type = Option<String>)]
     pub class: Option<Class>,
     /// Who created it: the name of a token, or empty.
     pub created_by: String,
-    /// When it was created, in milliseconds since 1970.
+    /// When it was created, in milliseconds since 1970; a text in JSON.
+    #[serde(with = "utc_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: i64,
-    /// When a session last began or ended, in milliseconds since 1970.
+    /// When a session last began or ended, in milliseconds since 1970; a text in JSON.
+    #[serde(with = "utc_time")]
+    #[schema(value_type = String, format = DateTime)]
     pub updated_at: i64,
     /// How many sessions it has had.
     pub sessions: i64,
     /// Whether its items came one at a time.
     pub one_at_a_time: bool,
+    /// Counts of its items: those of the session in progress, or else of all sessions.
+    pub items: ItemCounts,
+    /// The known part of its cost, in US dollars, likewise; null if nothing is known.
+    pub cost_usd: Option<f64>,
     /// Its progress; null while it is not open.
     #[schema(value_type = Option<Object>)]
     pub progress: Option<Progress>,
@@ -61,20 +71,26 @@ impl RunView {
     pub(super) fn of(
         store: &dyn Store,
         run: &StoredRun,
+        counted: RunCounted,
         progress: Option<Progress>,
         problem: Option<String>,
     ) -> Self {
         let command = RunCommand::of(run);
         let (mut reason, mut class) = pause_reason(run);
         let mut state = state_word(store, run);
-        if let Some(holding) = progress.as_ref().and_then(|progress| progress.holding.as_ref()) {
+        let holding = progress.as_ref().and_then(|progress| progress.holding.as_ref());
+        // A run that its user has paused does not wait any more; its last attempts end.
+        if let Some(holding) = holding.filter(|_| run.state == RunState::Running) {
             state = "holding";
             reason = Some(holding.message.to_string());
             class = Some(holding.class);
         }
         if run.state == RunState::IoFailed {
             reason = LastReport::of(run).io_errors().next().map(str::to_owned);
+            class = Some(Class::Internal);
         }
+        // What a user did is no failure.
+        let class = class.filter(|class| problem.is_none() && *class != Class::Cancelled);
         Self {
             run: run.number,
             pipeline: run.metadata.name.clone(),
@@ -87,14 +103,19 @@ impl RunView {
             updated_at: run.updated_at,
             sessions: run.sessions,
             one_at_a_time: command.is_some_and(|command| command.one_at_a_time),
+            items: counted.items,
+            cost_usd: counted.cost_usd,
             progress,
             summary: None,
         }
     }
 
-    /// Adds the counts and the cost. A run that waits by itself is shown as such, which the store does not know.
+    /// Adds the counts and the cost. A run that waits by itself is shown as such, which the store does not know. The command of
+    /// a run is how the daemon finds its files, and is not shown.
     #[must_use]
-    pub(super) fn with_summary(mut self, summary: RunSummary) -> Self {
+    pub(super) fn with_summary(mut self, mut summary: RunSummary) -> Self {
+        summary.command = Value::Null;
+        summary.paused_class = summary.paused_class.filter(|class| *class != Class::Cancelled);
         self.summary = Some(match self.state {
             "holding" => summary.holding(self.reason.clone(), self.class),
             _ => summary,

@@ -28,7 +28,7 @@ pub(super) fn suggest(expected: &str, context: &ErrorContext<'_>) -> (String, Op
         Expected::Table => "a table".to_owned(),
         Expected::EnumValue if context.accepted.is_empty() => "a value in quotes".to_owned(),
         Expected::EnumValue => format!("one of {}", quoted_list(&context.accepted, " or ")),
-        Expected::Duration | Expected::Described => expected.to_owned(),
+        Expected::Duration | Expected::Size | Expected::Described => expected.to_owned(),
     };
     let found = context.value.map(|value| format!(", found {}", describe_value(value))).unwrap_or_default();
     (format!("expected {wanted}{found}"), expectation.help(context))
@@ -48,6 +48,8 @@ enum Expected {
     Table,
     EnumValue,
     Duration,
+    /// A number of bytes with a unit.
+    Size,
     /// The description of one of our own types.
     Described,
 }
@@ -76,6 +78,7 @@ impl Expected {
             ENUM_VALUE => Self::EnumValue,
             _ if expected.starts_with("struct ") => Self::Table,
             _ if expected.starts_with("a duration") => Self::Duration,
+            _ if expected.starts_with("a size") => Self::Size,
             _ => Self::Described,
         }
     }
@@ -126,9 +129,22 @@ impl Expected {
                 number.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0)?;
                 format!("{}, or with another unit: ms, m, h", assignment(&format!("\"{number}s\"")))
             }
-            (Self::Duration | Self::Described, _) => return None,
+            (Self::Size, DeValue::Integer(_)) => {
+                let size = byte_size(parse_integer(value)?)?;
+                format!("{}, or with another unit: KiB, MiB, GiB", assignment(&format!("\"{size}\"")))
+            }
+            (Self::Duration | Self::Size | Self::Described, _) => return None,
         })
     }
+}
+
+/// Returns a number of bytes with the largest unit of which it is a multiple, or else rounded up to KiB.
+fn byte_size(bytes: i128) -> Option<String> {
+    let bytes = u128::try_from(bytes).ok().filter(|bytes| *bytes > 0)?;
+    let units = [("GiB", 1_u128 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let whole = units.into_iter().find(|(_, size)| bytes.is_multiple_of(*size));
+    let (unit, size) = whole.unwrap_or(("KiB", 1 << 10));
+    Some(format!("{}{unit}", bytes.div_ceil(size)))
 }
 
 /// Returns a description of a value for use in a sentence.
@@ -264,6 +280,17 @@ mod tests {
                 "a duration such as \"1s\"",
                 "7",
                 "expected a duration such as \"1s\", found `7`|write key = \"7s\", or with another unit: ms, m, h",
+            ),
+            (
+                "a size such as \"1MiB\"",
+                "1000",
+                "expected a size such as \"1MiB\", found `1000`|write key = \"1KiB\", or with another unit: KiB, MiB, GiB",
+            ),
+            (
+                "a size such as \"1MiB\"",
+                "2097152",
+                "expected a size such as \"1MiB\", found `2097152`|write key = \"2MiB\", or with another unit: KiB, MiB, \
+                 GiB",
             ),
         ] {
             assert_eq!(suggested(expected, written), message, "{expected} {written}");

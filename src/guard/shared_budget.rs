@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::types::{Class, Day, Failure, NanoUsd, ProviderName, ScopeName, Spend};
+use crate::types::{Cause, Class, Day, Failure, NanoUsd, ProviderName, ScopeName, Spend};
 
 use super::budget::{Budget, CapReached, OversizedCall, ReserveError};
 
@@ -222,13 +222,15 @@ impl SharedBudget {
         let cap_name = self.cap_name();
         let verb = self.estimate_verb();
         // Another day would not help.
-        let detail = if estimate > cap {
+        let is_never_admitted = estimate > cap;
+        let detail = if is_never_admitted {
             format!("the call alone {verb} {estimate}")
         } else {
             format!("{left} is left, and the call {verb} {estimate}")
         };
         let message = format!("{cap_name} of {cap} does not admit the call: {detail}");
-        Failure::new(Class::Budget, message)
+        let failure = Failure::new(Class::Budget, message);
+        if is_never_admitted { failure.with_cause(Cause::NeverWithinBudget) } else { failure }
     }
 
     /// Returns what an estimate says about the cost of a call.
@@ -334,13 +336,13 @@ mod tests {
         assert!(run.cap_failure().is_some());
         let of_day = SharedBudget::for_day(BudgetScope::Day, NanoUsd(1_000_000_000));
         of_day.settle(NanoUsd(0), &"a".into(), cost(500_000_000), false);
-        for (estimate, detail) in [
-            (800_000_000, "$0.50 is left, and the call is likely to cost $0.80"),
-            (2_000_000_000, "the call alone is likely to cost $2.00"),
+        for (estimate, cause, detail) in [
+            (800_000_000, None, "$0.50 is left, and the call is likely to cost $0.80"),
+            (2_000_000_000, Some(Cause::NeverWithinBudget), "the call alone is likely to cost $2.00"),
         ] {
             let message = format!("the day's cap (UTC) of $1.00 does not admit the call: {detail}");
             let failure = of_day.oversized_failure(NanoUsd(estimate));
-            assert_eq!(failure, Failure::new(Class::Budget, message));
+            assert_eq!(failure, Failure { cause, ..Failure::new(Class::Budget, message) });
         }
     }
 
@@ -357,7 +359,7 @@ mod tests {
         assert_eq!(of_scope.cap_failure(), None);
         let message = "the day's cap (UTC) of scope team-a of $1.00 does not admit the call: the call alone may cost $2.00";
         let failure = of_scope.oversized_failure(NanoUsd(2_000_000_000));
-        assert_eq!(failure, Failure::new(Class::Budget, message));
+        assert_eq!(failure, Failure::new(Class::Budget, message).with_cause(Cause::NeverWithinBudget));
         of_scope.reserve(NanoUsd(900_000_000)).unwrap();
         of_scope.settle(NanoUsd(900_000_000), &"a".into(), cost(1_000_000_001), false);
         let message = of_scope.cap_failure().unwrap().message;

@@ -190,8 +190,9 @@ impl Commit {
                 }
             }
         };
-        if result.is_ok() {
-            self.shared.metrics.record_commit(self.batch.records.len(), started_at.elapsed());
+        match &result {
+            Ok(()) => self.shared.metrics.record_commit(self.batch.records.len(), started_at.elapsed()),
+            Err(_) => self.shared.metrics.record_failed_commit(),
         }
         self.result = Some(result);
     }

@@ -296,8 +296,9 @@ async fn commits_and_their_records_are_counted_when_their_callers_are_notified()
     assert_eq!((value("pointsman_commits_total"), value("pointsman_committed_records_total")), (2.0, 100.0));
     assert_eq!(value("pointsman_commit_duration_seconds_count"), 2.0);
     assert!(value("pointsman_commit_duration_seconds_sum") > 0.0);
+    assert_eq!(value("pointsman_failed_commits_total"), 0.0);
 
-    // Another ledger adds to the same counts. A commit that panicked is counted once, and one that failed is not.
+    // Another ledger adds to the same counts. A commit that panicked is counted once, and one that failed elsewhere.
     let other = Ledger::new(store.clone(), Handle::current()).with_metrics(metrics.clone());
     store.panics.store(1, SeqCst);
     store.gate.add_permits(10);
@@ -306,6 +307,7 @@ async fn commits_and_their_records_are_counted_when_their_callers_are_notified()
     store.fails.store(1, SeqCst);
     other.record(vec![record(102)]).await.unwrap_err();
     assert_eq!((value("pointsman_commits_total"), value("pointsman_committed_records_total")), (3.0, 101.0));
+    assert_eq!(value("pointsman_failed_commits_total"), 1.0);
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ impl Settings {
     }
 
     /// Returns the maximum number of attempts in flight to all models together.
-    pub(super) fn max_in_flight(&self) -> usize {
+    pub(crate) fn max_in_flight(&self) -> usize {
         let account = self.limits.concurrency;
         let of = |model: &Model| model.limits.as_ref().map_or(account, |own| own.concurrency);
         let of_models =

@@ -100,7 +100,8 @@ pub enum StreamMode {
     /// At the first piece of the answer. The reader gets each piece as it arrives.
     #[default]
     Live,
-    /// At the end of the answer, so that every failure can be mended. The reader gets the answer at once.
+    /// At the end of the answer, so that a failure can be followed by a retry or another target. The reader gets the answer
+    /// at once.
     Whole,
 }
 

@@ -359,6 +359,11 @@ impl Run {
         self.input_ended && self.stats.items.unfinished + self.stats.items.paused == 0
     }
 
+    /// Returns its number in the store, for the log; `None` if it is not stored.
+    fn number(&self) -> Option<i64> {
+        self.persistence.as_ref().map(|persistence| persistence.run.0)
+    }
+
     fn stop_intake(&mut self, outcome: RunOutcome) {
         self.demand = None;
         self.outstanding = 0;

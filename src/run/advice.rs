@@ -33,6 +33,7 @@ pub(super) fn advice(failure: &Failure, target: Option<&TargetName>) -> Option<S
         | Cause::Redirected
         | Cause::InvalidToolCall
         | Cause::DimensionsIgnored
+        | Cause::NeverWithinBudget
         | Cause::OutOfService => None,
     }
     };

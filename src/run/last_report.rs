@@ -75,6 +75,15 @@ impl LastReport {
         }
     }
 
+    /// Returns the counts of items and the known cost, in US dollars, of a run with one session that has stored its end: the
+    /// rows of the items need not be read.
+    pub fn of_only_session(run: &StoredRun) -> Option<(Items, Option<f64>)> {
+        if run.sessions != 1 || !has_ended(run) {
+            return None;
+        }
+        Some((field(run, "items")?, field(run, "cost_usd")))
+    }
+
     /// Returns how many items were started and are unfinished. `stored` is the number of those that have an answer.
     pub fn unfinished(&self, stored: u64) -> u64 {
         let unsaved = self.unsaved.map_or(0, |unsaved| unsaved.items);

@@ -75,8 +75,9 @@ impl ModelIdentities {
         self.0.read().unwrap_or_else(PoisonError::into_inner).known.get(target).copied()
     }
 
-    /// Forgets the targets whose model is not the same now. `now` returns the identity of a target.
-    pub fn forget_changed(&self, now: impl Fn(&TargetName) -> Option<Fingerprint>) {
+    /// Forgets the targets whose model is not the same now, and returns them. `now` returns the identity of a target.
+    pub fn forget_changed(&self, now: impl Fn(&TargetName) -> Option<Fingerprint>) -> Vec<TargetName> {
+        let mut forgotten = Vec::new();
         let mut identities = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let Identities { known, changed } = &mut *identities;
         known.retain(|target, identity| {
@@ -84,9 +85,12 @@ impl ModelIdentities {
             let is_same = now(target).is_none_or(|now| now == *identity);
             if !is_same {
                 changed.insert(target.clone());
+                forgotten.push(target.clone());
             }
             is_same
         });
+        forgotten.sort();
+        forgotten
     }
 
     /// Returns the targets whose model has changed.

@@ -123,6 +123,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Returns why the run paused, or else the first error of the input, the output and the store.
+    pub fn reason(&self) -> Option<&str> {
+        let all = [&self.paused, &self.input_error, &self.output_error, &self.store_error];
+        all.into_iter().flatten().next().map(String::as_str)
+    }
+
     /// Returns whether the input was empty.
     pub fn is_empty(&self) -> bool {
         self.outcome == RunOutcome::Completed && self.items == Items::default()

@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::history::{input_totals, pause_reason, state_word};
 use super::last_report::{LastReport, has_lost_session};
 use super::report::{Unprocessed, UnsavedItems};
-use crate::store::{Error, RunNumber, RunTotals, Store, StoredRun};
-use crate::types::{Class, NanoUsd};
+use crate::store::{Error, RunNumber, Store, StoredRun};
+use crate::types::{Class, NanoUsd, utc_time};
 
 /// A stored run in a list. The names of its fields are a compatibility promise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,10 +49,13 @@ pub struct RunSummary {
     /// How many sessions it has had.
     pub sessions: i64,
     /// When it was created.
+    #[serde(serialize_with = "utc_time::serialize_timestamp")]
     pub created_at: Option<Timestamp>,
     /// When a session last began or ended.
+    #[serde(serialize_with = "utc_time::serialize_timestamp")]
     pub updated_at: Option<Timestamp>,
-    /// How it was started.
+    /// How it was started; null, and not in JSON, where that is not shown.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
     pub command: Value,
     /// Why it paused or holds.
     pub paused: Option<String>,
@@ -90,7 +93,7 @@ impl RunSummary {
             unprocessed: last.unprocessed,
             unsaved: last.unsaved,
             calls: last.sent_calls(&totals),
-            cost_usd: known_cost(&totals).map(NanoUsd::dollars),
+            cost_usd: totals.known_cost().map(NanoUsd::dollars),
             calls_of_unknown_cost: totals.usage.calls_of_unknown_cost,
             lost_session: has_lost_session(run, store.is_locked(run.number)),
             sessions: run.sessions,
@@ -118,10 +121,4 @@ impl RunSummary {
     pub fn io_errors(&self) -> impl Iterator<Item = &str> {
         [&self.input_error, &self.output_error, &self.store_error].into_iter().flatten().map(String::as_str)
     }
-}
-
-/// Returns the known part of the cost; `None` if nothing is known.
-fn known_cost(totals: &RunTotals) -> Option<NanoUsd> {
-    let is_known = totals.usage.calls_of_unknown_cost == 0 || totals.usage.cost.0 > 0;
-    is_known.then_some(totals.usage.cost)
 }

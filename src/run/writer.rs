@@ -336,7 +336,8 @@ impl Writer<'_> {
             let page = match persistence.items_after(after, PAGE_ITEMS).await {
                 Ok(page) => page,
                 Err(error) => {
-                    warn!(error = %error_chain(&error), "cannot read the stored lines of finished items");
+                    let run = persistence.run.0;
+                    warn!(run, error = %error_chain(&error), "cannot read the stored lines of finished items");
                     return self.lines.mark_lines_missing();
                 }
             };

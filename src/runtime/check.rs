@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use indexmap::IndexSet;
+use indexmap::{IndexMap, IndexSet};
 
 use crate::config::{Config, ResolvedConfig};
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::pipeline::Pipeline;
 use crate::provider::Env;
 use crate::router::Target;
@@ -13,14 +13,14 @@ use crate::types::RouteName;
 
 use super::budgets::DayBudgets;
 
-/// Checks a configuration and pipelines as a run would, and returns notes for the user. Starts nothing and
-/// runs no key command: each command is assumed to return a key. Without a pipeline, the default route must
-/// have a usable target; without a default route, any route.
+/// Checks a configuration, the pipeline files of its daemon and other pipelines as a run would, and returns notes for the
+/// user. Starts nothing and runs no key command: each command is assumed to return a key. Without another pipeline, the
+/// default route must have a usable target; without a default route, any route.
 ///
 /// # Errors
 /// All problems that were found. Routes and prices are not checked if a key or a provider has a problem.
 pub fn check(config: &Config, pipelines: &[PathBuf], env: Env<'_>) -> Result<Vec<String>, Diagnostics> {
-    check_resolved(config, pipelines, config.preview(env))
+    check_resolved(config, pipelines, served_pipelines(config), config.preview(env))
 }
 
 /// As [`check`], for the text of a configuration that may come from another machine: it reads no file that the text
@@ -30,12 +30,41 @@ pub fn check(config: &Config, pipelines: &[PathBuf], env: Env<'_>) -> Result<Vec
 /// All problems that were found.
 pub fn check_text(text: &str, env: Env<'_>) -> Result<Vec<String>, Diagnostics> {
     let config = Config::parse("configuration", text, env)?;
-    check_resolved(&config, &[], config.preview_without_files(env))
+    check_resolved(&config, &[], Ok(Vec::new()), config.preview_without_files(env))
+}
+
+/// Reads the pipeline files that `[serve]` names, and checks each by itself.
+///
+/// # Errors
+/// All problems of the files, and each name that two of them have.
+pub fn served_pipelines(config: &Config) -> Result<Vec<Pipeline>, Diagnostics> {
+    let routes: Vec<RouteName> = config.routes.keys().cloned().collect();
+    let mut diagnostics = Diagnostics::default();
+    let mut loaded = IndexMap::new();
+    for path in config.serve.pipeline_files()? {
+        let pipeline = match Pipeline::load(&path, &config.defaults, &routes) {
+            Ok(pipeline) => pipeline,
+            Err(more) => {
+                diagnostics.extend(more);
+                continue;
+            }
+        };
+        let name = pipeline.name().to_owned();
+        let path = path.display().to_string();
+        if let Some((other, _)) = loaded.get(&name) {
+            let message = format!("two pipeline files have the name {name:?}: {other} and {path}");
+            diagnostics.push(Diagnostic::new(message).with_help("give each a name of its own"));
+            continue;
+        }
+        loaded.insert(name, (path, pipeline));
+    }
+    diagnostics.into_result(loaded.into_values().map(|(_, pipeline)| pipeline).collect())
 }
 
 fn check_resolved(
     config: &Config,
     pipelines: &[PathBuf],
+    served: Result<Vec<Pipeline>, Diagnostics>,
     resolved: Result<ResolvedConfig, Diagnostics>,
 ) -> Result<Vec<String>, Diagnostics> {
     let routes: Vec<RouteName> = config.routes.keys().cloned().collect();
@@ -45,6 +74,14 @@ fn check_resolved(
         match Pipeline::load(path, &config.defaults, &routes) {
             Ok(pipeline) => loaded.push(pipeline),
             Err(more) => diagnostics.extend(more),
+        }
+    }
+    match served {
+        Ok(served) => loaded.extend(served),
+        // A file that is also named as a pipeline is reported once.
+        Err(Diagnostics(more)) => {
+            let new: Vec<Diagnostic> = more.into_iter().filter(|one| !diagnostics.0.contains(one)).collect();
+            diagnostics.extend(Diagnostics(new));
         }
     }
     let usable = match resolved {

@@ -39,7 +39,7 @@ mod token_stats;
 
 pub use crate::clock::ClockError;
 pub use budgets::{MaxCost, RunOptions};
-pub use check::{check, check_text};
+pub use check::{check, check_text, served_pipelines};
 pub use config_diff::{AppliedAs, ConfigDiff, SettingChange};
 pub use error::Error;
 pub use failed_items::FailedItems;

@@ -1,9 +1,11 @@
 //! The sessions of stored runs that are in progress, so that a reload can tell them which models have changed.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::run::RunPersistence;
-use crate::types::{Fingerprint, TargetName};
+use crate::store::RunNumber;
+use crate::types::{Fingerprint, RouteName, TargetName};
 
 use super::current::Current;
 
@@ -21,14 +23,27 @@ impl OpenSessions {
             sessions.push(Arc::downgrade(session));
         }
         let current = current();
-        session.model_identities.forget_changed(|target| current.model_identity(target));
+        drop(session.model_identities.forget_changed(|target| current.model_identity(target)));
     }
 
     /// Records a configuration that is about to be used: from now on, answers of changed models are stored without a key.
-    pub(super) fn forget_changed_models(&self, next: impl Fn(&TargetName) -> Option<Fingerprint>) {
+    /// Returns those models, each with the run that uses it.
+    pub(super) fn forget_changed_models(
+        &self,
+        next: impl Fn(&TargetName) -> Option<Fingerprint>,
+    ) -> Vec<(RunNumber, TargetName)> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for session in sessions.iter().filter_map(Weak::upgrade) {
-            session.model_identities.forget_changed(&next);
-        }
+        let changed = sessions.iter().filter_map(Weak::upgrade).flat_map(|session| {
+            let targets = session.model_identities.forget_changed(&next).into_iter();
+            targets.map(move |target| (session.run, target))
+        });
+        changed.collect()
+    }
+
+    /// Returns the routes of all sessions.
+    pub(super) fn routes(&self) -> BTreeSet<RouteName> {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = sessions.iter().filter_map(Weak::upgrade);
+        sessions.flat_map(|session| session.routes.keys().cloned().collect::<Vec<_>>()).collect()
     }
 }

@@ -17,8 +17,9 @@ use tokio::time::{Instant, sleep};
 use crate::config::{BudgetSettings, Config, ResolvedConfig};
 use crate::guard::{MemoryBudget, ScopeSettings};
 use crate::provider::{self, PreparedUpdate};
+use crate::store::RunNumber;
 use crate::supervisor::{self, StopChild, Supervisor};
-use crate::types::{NanoUsd, ProviderName, ScopeName};
+use crate::types::{NanoUsd, ProviderName, ScopeName, TargetName};
 
 use super::budgets::DayBudgets;
 use super::changes::{AddedScopes, KeyLookup};
@@ -43,7 +44,8 @@ pub struct ReloadReport {
     pub diff: ConfigDiff,
     /// The changes as sentences.
     pub changes: Vec<String>,
-    /// A line for each provider that is left out or simulated, as [`Pointsman::notes`].
+    /// A line for each provider that is left out or simulated, as [`Pointsman::notes`], and for each model that changes while
+    /// a stored run uses it.
     pub notes: Vec<String>,
     /// Whether a cap is new. It begins with nothing spent; [`Pointsman::sync_budgets`] adds what a store has recorded.
     pub has_new_caps: bool,
@@ -119,10 +121,15 @@ impl Pointsman {
         let env = self.changes().env_or(env);
         let usable = self.resolve_with(config.clone(), env.clone()).await?;
         let prepared = self.prepare(&current, config, usable)?;
-        let report = report_of(diff, &current, &prepared);
+        let mut report = report_of(diff, &current, &prepared);
         self.start_actors(&prepared.new).await?;
         self.changes().set_env(env);
-        self.apply(prepared);
+        let next = prepared.config.clone();
+        for (run, target) in self.apply(prepared) {
+            let note = changed_model_note(run, &target, &current.config, &next);
+            tracing::warn!(%run, %target, "{note}");
+            report.notes.push(note);
+        }
         for change in &report.changes {
             tracing::info!(%change, "configuration changed");
         }
@@ -221,8 +228,8 @@ impl Pointsman {
         Ok(())
     }
 
-    /// Applies a change. Nothing here can fail or wait.
-    fn apply(&self, prepared: Prepared) {
+    /// Applies a change. Nothing here can fail or wait. Returns the models that change while a run uses them.
+    fn apply(&self, prepared: Prepared) -> Vec<(RunNumber, TargetName)> {
         let Prepared { config, usable, mut budgets, providers, updates, replaced, removed, new: _ } =
             prepared;
         let added_scopes = self.changes().lock();
@@ -233,7 +240,8 @@ impl Pointsman {
         budgets.apply_caps(&latest.budgets, &budget_settings);
         MemoryBudget::of_process().set_total(config.run.max_memory.0);
         // Before the first call of a changed model.
-        self.sessions().forget_changed_models(|target| model_identity_of(&usable, target));
+        let changed_models =
+            self.sessions().forget_changed_models(|target| model_identity_of(&usable, target));
         replaced.iter().for_each(|(old, new)| new.inherit(old));
         for (state, update) in updates {
             state.apply_update(update);
@@ -252,6 +260,7 @@ impl Pointsman {
             self.changes().add_removed(state.clone());
             self.stop_when_idle(state);
         }
+        changed_models
     }
 
     fn apply_scopes(&self, config: &Config, budgets: &DayBudgets, added: &AddedScopes) {
@@ -307,6 +316,23 @@ fn with_added_scopes(budget: &BudgetSettings, added: &AddedScopes) -> BudgetSett
         }
     }
     budget
+}
+
+/// Returns what the user should know of a model that changes while a run uses it.
+fn changed_model_note(run: RunNumber, target: &TargetName, before: &Config, after: &Config) -> String {
+    let name = |config: &Config| {
+        let provider = config.providers.get(&target.provider)?;
+        Some(provider.models.get(&target.model)?.name.clone())
+    };
+    let change = match (name(before), name(after)) {
+        (Some(old), Some(new)) if old != new => {
+            format!("the model of {target} changes from {old} to {new} while run {run} uses it")
+        }
+        (Some(_) | None, Some(_) | None) => {
+            format!("the settings of the model {target} change while run {run} uses it")
+        }
+    };
+    format!("{change}: items that have ended keep the answers of the former")
 }
 
 fn report_of(mut diff: ConfigDiff, current: &Current, prepared: &Prepared) -> ReloadReport {

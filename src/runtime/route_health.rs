@@ -1,6 +1,6 @@
 //! Which routes have a usable target now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
@@ -34,6 +34,12 @@ impl Pointsman {
             }
         };
         current.config.routes.keys().map(|name| (name.clone(), of_route(name))).collect()
+    }
+
+    /// Returns the routes of the stored runs that are in progress, also those that are not configured any more.
+    #[doc(hidden)]
+    pub fn routes_of_runs(&self) -> BTreeSet<RouteName> {
+        self.sessions().routes()
     }
 }
 

@@ -69,7 +69,7 @@ impl Identity {
 async fn caller(request: &HttpRequest, allowed: &[Permission]) -> Result<Caller, Problem> {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let identity = identify(request, is_read && !is_from_other_site(request)).await?;
-    if identity.has_any(allowed) { Ok(identity.caller) } else { Err(Problem::forbidden()) }
+    if identity.has_any(allowed) { Ok(identity.caller) } else { Err(Problem::forbidden(allowed)) }
 }
 
 /// Returns who sends a request to read something.
@@ -123,7 +123,7 @@ pub(super) fn check_same_origin(request: &HttpRequest) -> Result<(), Problem> {
         Some(site) => site == "same-origin",
         None => header(request, "origin").is_some_and(|origin| is_own_origin(request, origin)),
     };
-    if is_same { Ok(()) } else { Err(Problem::forbidden()) }
+    if is_same { Ok(()) } else { Err(Problem::from_other_site()) }
 }
 
 fn is_own_origin(request: &HttpRequest, origin: &str) -> bool {
@@ -152,7 +152,11 @@ fn check_local(request: &HttpRequest, state: &ApiState) -> Result<(), Problem> {
     let is_known = hosts.is_empty() || hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
     let origin = header(request, "origin").filter(|_| !hosts.is_empty());
     let is_foreign = origin.is_some_and(|origin| !is_own_origin(request, origin));
-    if is_known && !is_from_other_site(request) && !is_foreign { Ok(()) } else { Err(Problem::forbidden()) }
+    if is_known && !is_from_other_site(request) && !is_foreign {
+        Ok(())
+    } else {
+        Err(Problem::from_other_site())
+    }
 }
 
 macro_rules! permission {

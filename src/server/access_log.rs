@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage};
 use tokio::time::Instant;
+use tracing::Level;
 
 use crate::types::{NanoUsd, Response};
 
@@ -76,23 +78,42 @@ pub(super) async fn log_access(
     Ok(response)
 }
 
+/// Logs the end of a request at a level.
+macro_rules! log_end {
+    ($level:expr, $response:expr, $id:expr, $took:expr) => {{
+        let request = $response.request();
+        let extensions = request.extensions();
+        let token = extensions.get::<CallerName>().map_or("", |name| name.0.as_str());
+        let fields = extensions.get::<LogFields>().cloned().unwrap_or_default();
+        tracing::event!(
+            target: "pointsman::access",
+            $level,
+            request_id = $id,
+            client = request.peer_addr().map(|address| tracing::field::display(address.ip())),
+            method = %request.method(),
+            path = request.path(),
+            status = $response.status().as_u16(),
+            token,
+            target = fields.target.as_deref().unwrap_or_default(),
+            input_tokens = fields.input_tokens,
+            output_tokens = fields.output_tokens,
+            cost_usd = fields.cost_usd,
+            duration_seconds = $took.as_secs_f64(),
+            "request"
+        );
+    }};
+}
+
 fn log(response: &ServiceResponse<impl MessageBody>, id: &str, took: Duration) {
-    let request = response.request();
-    let extensions = request.extensions();
-    let token = extensions.get::<CallerName>().map_or("", |name| name.0.as_str());
-    let fields = extensions.get::<LogFields>().cloned().unwrap_or_default();
-    tracing::info!(
-        target: "pointsman::access",
-        request_id = id,
-        method = %request.method(),
-        path = request.path(),
-        status = response.status().as_u16(),
-        token,
-        target = fields.target.as_deref().unwrap_or_default(),
-        input_tokens = fields.input_tokens,
-        output_tokens = fields.output_tokens,
-        cost_usd = fields.cost_usd,
-        duration_seconds = took.as_secs_f64(),
-        "request"
-    );
+    // A level has to be constant.
+    if is_probe(response.request().path()) && response.status() == StatusCode::OK {
+        log_end!(Level::DEBUG, response, id, took);
+    } else {
+        log_end!(Level::INFO, response, id, took);
+    }
+}
+
+/// Returns whether a path is asked every few seconds by platforms and by Prometheus.
+fn is_probe(path: &str) -> bool {
+    matches!(path, "/health" | "/ready" | "/metrics")
 }

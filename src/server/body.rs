@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::{self, Bytes, BytesMut, Payload};
 use futures_util::StreamExt;
@@ -11,11 +10,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::daemon::{self, SpooledFile};
-use crate::types::Class;
 
 use super::api_state::ApiState;
 use super::idempotency::IdempotencyKey;
-use super::problem::Problem;
+use super::json_error;
+use super::problem::{Problem, ProblemType};
 
 /// Reads a JSON body.
 ///
@@ -27,7 +26,7 @@ pub(super) async fn json<T: DeserializeOwned>(
     state: &ApiState,
 ) -> Result<T, Problem> {
     expect_type(request, &["application/json"])?;
-    parse(&read(request, payload, state).await?)
+    json_error::parse(&read(request, payload, state).await?)
 }
 
 /// Reads a JSON body, and adds it to what is compared for an idempotency key.
@@ -43,13 +42,7 @@ pub(super) async fn json_with_key<T: DeserializeOwned>(
     expect_type(request, &["application/json"])?;
     let bytes = read(request, payload, state).await?;
     key.update(&bytes);
-    parse(&bytes)
-}
-
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = T::deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
-    value.map_err(|error| Problem::bad_request(format!("the body is not what is expected: {error}")))
+    json_error::parse(&bytes)
 }
 
 /// Reads a JSON body, or the default if it is empty.
@@ -136,11 +129,11 @@ pub(super) fn expect_type(request: &HttpRequest, accepted: &[&str]) -> Result<()
     if accepted.iter().any(|accepted| accepted.eq_ignore_ascii_case(media_type)) {
         return Ok(());
     }
-    let problem = Problem::new(
-        StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Class::ApiError,
-        format!("the body has the media type {media_type:?}"),
-    );
+    let detail = match media_type {
+        "" => "the body has no media type".to_owned(),
+        media_type => format!("the body has the media type {media_type:?}"),
+    };
+    let problem = Problem::new(ProblemType::UnsupportedMediaType, detail);
     Err(problem.with_advice(format!("send Content-Type: {}", accepted.join(" or "))))
 }
 
@@ -181,7 +174,7 @@ pub(super) async fn next_chunk(payload: &mut Payload, wait: Duration) -> Result<
         Ok(Some(Err(error))) => Err(Problem::bad_request(format!("the body ended early: {error}"))),
         Err(_) => {
             let detail = format!("no part of the body arrived for {} seconds", wait.as_secs());
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, Class::Timeout, detail))
+            Err(Problem::new(ProblemType::Timeout, detail))
         }
     }
 }
@@ -189,6 +182,6 @@ pub(super) async fn next_chunk(payload: &mut Payload, wait: Duration) -> Result<
 /// The problem of a body above `max` bytes.
 pub(super) fn too_large(max: u64) -> Problem {
     let detail = format!("the body is larger than the limit of {max} bytes");
-    let problem = Problem::new(StatusCode::PAYLOAD_TOO_LARGE, Class::TooLong, detail);
+    let problem = Problem::new(ProblemType::TooLarge, detail);
     problem.with_advice("send less at once, or raise max_body or max_upload of [serve]")
 }

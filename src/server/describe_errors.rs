@@ -9,15 +9,14 @@ use actix_web::middleware::Next;
 use actix_web::web::{PathConfig, QueryConfig};
 use actix_web::{Error, HttpRequest, HttpResponse, ResponseError};
 
-use crate::types::Class;
-
-use super::problem::Problem;
+use super::problem::{Problem, ProblemType};
 
 /// Gives the response to a wrong method the body of a problem. It has the methods that are allowed.
 pub(super) async fn describe_errors(
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
+    let method = request.method().clone();
     let response = next.call(request).await?.map_into_boxed_body();
     let is_described = response.headers().contains_key(CONTENT_TYPE);
     if response.status() != StatusCode::METHOD_NOT_ALLOWED || is_described {
@@ -26,8 +25,8 @@ pub(super) async fn describe_errors(
     let allowed = response.headers().get(ALLOW).cloned();
     let (request, _) = response.into_parts();
     let methods = allowed.as_ref().and_then(|methods| methods.to_str().ok()).unwrap_or("another method");
-    let detail = format!("the resource does not have the method {}", request.method());
-    let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, Class::ApiError, detail);
+    let detail = format!("the resource does not have the method {method}");
+    let problem = Problem::new(ProblemType::MethodNotAllowed, detail);
     let mut response = problem.with_advice(format!("use {methods}")).error_response();
     if let Some(allowed) = allowed {
         response.headers_mut().insert(ALLOW, allowed);
@@ -50,6 +49,14 @@ pub(super) fn query_config() -> QueryConfig {
 /// Answers a path that leads to nothing.
 pub(super) async fn no_route() -> Result<HttpResponse, Problem> {
     Err(no_resource())
+}
+
+/// Answers a path outside the API that leads to nothing.
+pub(super) async fn no_page() -> Result<HttpResponse, Problem> {
+    Err(Problem::not_found("there is no such resource").with_advice(
+        "the API is below /api/v1, and /api/openapi.json lists all; there is no endpoint in the format of a provider, such as \
+         /v1/chat/completions",
+    ))
 }
 
 fn no_resource() -> Problem {

@@ -8,10 +8,11 @@ use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use serde::{Serialize, Serializer};
 
-use crate::daemon::{self, Kind};
+use crate::daemon::{self, Kind, Permission};
 use crate::types::{Class, error_chain};
 
 use super::request_id;
+use super::request_status::status_of;
 
 /// The media type of a problem.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
@@ -20,9 +21,10 @@ pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
 #[non_exhaustive]
 pub struct Problem {
-    /// Identifies the kind of problem, as a URI reference: `/problems/` and the class.
+    /// Identifies the kind of problem, as a URI reference: `/problems/` and the class, or `/problems/request/` and the class if
+    /// a request to a provider failed.
     #[serde(rename = "type")]
-    #[schema(value_type = String)]
+    #[schema(value_type = String, example = "/problems/not_found")]
     pub kind: ProblemType,
     /// The status as a phrase.
     pub title: &'static str,
@@ -31,9 +33,9 @@ pub struct Problem {
     /// What happened, for this request.
     #[schema(value_type = String)]
     pub detail: Box<str>,
-    /// The class, as in results and reports.
-    #[schema(value_type = String)]
-    pub class: Class,
+    /// The class: the last part of `type`. If a request to a provider failed, it is as in results and reports.
+    #[schema(example = "not_found")]
+    pub class: &'static str,
     /// What the caller can do.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -50,25 +52,106 @@ pub struct Problem {
     retry_after: Option<u32>,
 }
 
-/// The kind of a problem: its class, as a URI reference.
+/// The kind of a problem. It decides the status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProblemType(Class);
+#[non_exhaustive]
+pub enum ProblemType {
+    /// The request is not what is expected.
+    BadRequest,
+    /// The request has no valid token.
+    Unauthorized,
+    /// The token lacks a permission, or the request comes from a page of another site.
+    Forbidden,
+    /// There is no such thing.
+    NotFound,
+    /// The resource does not have the method.
+    MethodNotAllowed,
+    /// The body did not arrive in time.
+    Timeout,
+    /// The request contradicts the present state.
+    Conflict,
+    /// The models or prices of a run have changed since it began.
+    Changed,
+    /// Something else is there than what the request expects.
+    PreconditionFailed,
+    /// The body is too large.
+    TooLarge,
+    /// The body has another media type or encoding.
+    UnsupportedMediaType,
+    /// The content cannot be used.
+    Unprocessable,
+    /// The caller has to wait.
+    TooManyRequests,
+    /// The daemon cannot do it.
+    Internal,
+    /// The daemon cannot do it now.
+    Unavailable,
+    /// A request to a provider failed.
+    Request(Class),
+}
+
+impl ProblemType {
+    /// Returns the class: the last part of `type`.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad_request",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::Timeout => "timeout",
+            Self::Conflict => "conflict",
+            Self::Changed => "changed",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::TooLarge => "too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Unprocessable => "unprocessable",
+            Self::TooManyRequests => "too_many_requests",
+            Self::Internal => "internal",
+            Self::Unavailable => "unavailable",
+            Self::Request(class) => class.as_str(),
+        }
+    }
+
+    fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict | Self::Changed => StatusCode::CONFLICT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Unprocessable => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Request(class) => status_of(class),
+        }
+    }
+}
 
 impl Serialize for ProblemType {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&format_args!("/problems/{}", self.0))
+        // A provider's `not_found` and `timeout` are not those of the daemon.
+        let group = if matches!(self, Self::Request(_)) { "request/" } else { "" };
+        to.collect_str(&format_args!("/problems/{group}{}", self.class()))
     }
 }
 
 impl Problem {
-    /// Creates a problem of this class.
-    pub(super) fn new(status: StatusCode, class: Class, detail: impl Into<String>) -> Self {
+    /// Creates a problem of this kind.
+    pub(super) fn new(kind: ProblemType, detail: impl Into<String>) -> Self {
+        let status = kind.status();
         Self {
-            kind: ProblemType(class),
+            kind,
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             detail: detail.into().into_boxed_str(),
-            class,
+            class: kind.class(),
             advice: None,
             diagnostics: Vec::new(),
             request_id: request_id::current().into_boxed_str(),
@@ -78,23 +161,32 @@ impl Problem {
 
     /// The request is wrong.
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, Class::ApiError, detail)
+        Self::new(ProblemType::BadRequest, detail)
     }
 
     /// There is no such thing. The same for what a caller may not see.
     pub(super) fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, Class::NotFound, detail)
+        Self::new(ProblemType::NotFound, detail)
     }
 
     /// The request has no valid token. It says nothing of what exists.
     pub(super) fn unauthorized() -> Self {
-        let problem = Self::new(StatusCode::UNAUTHORIZED, Class::Auth, "the request has no valid token");
+        let problem = Self::new(ProblemType::Unauthorized, "the request has no valid token");
         problem.with_advice("send `Authorization: Bearer TOKEN`; `pointsman token new` creates a token")
     }
 
-    /// The token does not allow the request. It says nothing of what exists.
-    pub(super) fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, Class::Auth, "the token does not allow this request")
+    /// The token has none of the permissions of which the request needs one. It says nothing of what exists.
+    pub(super) fn forbidden(needed: &[Permission]) -> Self {
+        let names: Vec<String> = needed.iter().map(|permission| format!("`{permission}`")).collect();
+        let problem = Self::new(ProblemType::Forbidden, "the token does not allow this request");
+        problem.with_advice(format!("the token needs the permission {}", names.join(" or ")))
+    }
+
+    /// A page of another site has made a browser send the request, or may have.
+    pub(super) fn from_other_site() -> Self {
+        let detail = "the request may come from a page of another site";
+        let advice = "send it without the help of a browser, or from a page of this server";
+        Self::new(ProblemType::Forbidden, detail).with_advice(advice)
     }
 
     #[must_use]
@@ -138,17 +230,18 @@ impl ResponseError for Problem {
 
 impl From<daemon::Error> for Problem {
     fn from(error: daemon::Error) -> Self {
-        let status = match error.kind() {
-            Kind::NotFound => StatusCode::NOT_FOUND,
-            Kind::Conflict => StatusCode::CONFLICT,
-            Kind::Precondition => StatusCode::PRECONDITION_FAILED,
-            Kind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-            Kind::Forbidden => StatusCode::FORBIDDEN,
-            Kind::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Kind::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        let kind = match error.kind() {
+            Kind::NotFound => ProblemType::NotFound,
+            Kind::Conflict => ProblemType::Conflict,
+            Kind::Changed => ProblemType::Changed,
+            Kind::Precondition => ProblemType::PreconditionFailed,
+            Kind::Invalid => ProblemType::Unprocessable,
+            Kind::Forbidden => ProblemType::Forbidden,
+            Kind::Busy => ProblemType::TooManyRequests,
+            Kind::Stopping => ProblemType::Unavailable,
+            Kind::Internal => ProblemType::Internal,
         };
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
+        if kind == ProblemType::Internal {
             tracing::error!(error = %error_chain(&error), "a request failed");
         }
         let detail = match error.diagnostics() {
@@ -158,7 +251,7 @@ impl From<daemon::Error> for Problem {
             },
             None => error_chain(&error),
         };
-        let mut problem = Self::new(status, error.class(), detail);
+        let mut problem = Self::new(kind, detail);
         problem.advice = error.advice().map(String::into_boxed_str);
         problem.diagnostics =
             error.diagnostics().iter().flat_map(|all| &all.0).map(ToString::to_string).collect();
@@ -171,5 +264,64 @@ impl From<daemon::Error> for Problem {
             problem = problem.with_retry_after(seconds);
         }
         problem
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: [ProblemType; 15] = [
+        ProblemType::BadRequest,
+        ProblemType::Unauthorized,
+        ProblemType::Forbidden,
+        ProblemType::NotFound,
+        ProblemType::MethodNotAllowed,
+        ProblemType::Timeout,
+        ProblemType::Conflict,
+        ProblemType::Changed,
+        ProblemType::PreconditionFailed,
+        ProblemType::TooLarge,
+        ProblemType::UnsupportedMediaType,
+        ProblemType::Unprocessable,
+        ProblemType::TooManyRequests,
+        ProblemType::Internal,
+        ProblemType::Unavailable,
+    ];
+
+    /// Returns the `type` and the `class` of a problem in JSON.
+    fn shown(kind: ProblemType) -> (String, String) {
+        let problem = serde_json::to_value(Problem::new(kind, "x")).unwrap();
+        let text = |field: &str| problem[field].as_str().unwrap().to_owned();
+        (text("type"), text("class"))
+    }
+
+    #[test]
+    fn the_class_is_the_last_part_of_the_type_and_no_type_has_two_meanings() {
+        let of_requests = Class::ALL.into_iter().map(ProblemType::Request);
+        let mut types = std::collections::BTreeSet::new();
+        for kind in OWN.into_iter().chain(of_requests) {
+            let (uri, class) = shown(kind);
+            assert_eq!(uri.rsplit('/').next(), Some(class.as_str()));
+            assert!(types.insert(uri), "{class}");
+            assert!(kind.status().as_u16() >= 400, "{class}");
+        }
+        assert_eq!(shown(ProblemType::NotFound).0, "/problems/not_found");
+        assert_eq!(shown(ProblemType::Request(Class::NotFound)).0, "/problems/request/not_found");
+    }
+
+    #[test]
+    fn a_missing_permission_is_named() {
+        let problem = Problem::forbidden(&[Permission::Run, Permission::Admin]);
+        assert_eq!(problem.advice.as_deref(), Some("the token needs the permission `run` or `admin`"));
+    }
+
+    #[test]
+    fn an_error_of_the_daemon_has_a_class_of_its_own() {
+        let conflict = Problem::from(daemon::Error::Conflict { message: "in progress".to_owned() });
+        assert_eq!((conflict.status, conflict.class), (409, "conflict"));
+        let changed = Problem::from(daemon::Error::Changed { message: "a price has changed".to_owned() });
+        assert_eq!((changed.status, changed.class), (409, "changed"));
+        assert!(changed.advice.unwrap().contains("{\"accept_changes\": true}"));
     }
 }

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use actix_web::http::StatusCode;
-
 use crate::clock;
-use crate::types::{Class, RequestError, error_chain};
+use crate::types::{Cause, Class, RequestError, error_chain};
 
-use super::problem::Problem;
+use super::problem::{Problem, ProblemType};
 
 const SECONDS_PER_DAY: i64 = 24 * 60 * 60;
 
 /// How long a caller waits before it sends a request again that the daemon cancelled, in seconds.
 const RESTART_WAIT: u64 = 5;
+
+/// How long a caller waits before it sends a request again whose targets an operator has taken out of service, in seconds.
+const OPERATOR_WAIT: u64 = 30;
 
 /// What a caller learns of a failure of the daemon's own account. What the provider says is in the log: it may name the
 /// account.
@@ -22,36 +23,31 @@ impl Problem {
     /// Returns the problem of a request that no target answered.
     pub(super) fn of_request(error: &RequestError) -> Self {
         let class = error.class();
-        let status = status(class);
-        if status == StatusCode::INTERNAL_SERVER_ERROR || is_of_account(class) {
+        if error.failure.cause == Some(Cause::OutOfService) {
+            return Self::out_of_service(error);
+        }
+        if class == Class::Internal || is_of_account(class) {
             tracing::error!(error = %error_chain(error), "a request was not answered");
         }
         let detail = if is_of_account(class) { ACCOUNT_DETAIL } else { &*error.failure.message };
-        let problem = Self::new(status, class, detail);
+        let problem = Self::new(ProblemType::Request(class), detail);
         match retry_after(error) {
             Some(seconds) => problem.with_retry_after(seconds),
             None => problem,
         }
     }
-}
 
-/// Returns the status of a class. No `_` arm, so that a new class does not compile without a decision.
-fn status(class: Class) -> StatusCode {
-    match class {
-        // A budget is one of a day: its caller has to wait, as for a rate limit.
-        Class::RateLimit | Class::Budget => StatusCode::TOO_MANY_REQUESTS,
-        // Not 401 or 402, which would be about the caller's token and money.
-        Class::Quota | Class::Auth | Class::Overloaded | Class::Cancelled => StatusCode::SERVICE_UNAVAILABLE,
-        Class::ServerError | Class::NetworkError | Class::Unreadable | Class::NotFound => {
-            StatusCode::BAD_GATEWAY
-        }
-        Class::Timeout | Class::Deadline => StatusCode::GATEWAY_TIMEOUT,
-        // Not 413, which would be about the size of the body.
-        Class::TooLong | Class::ApiError => StatusCode::BAD_REQUEST,
-        Class::ContentFilter | Class::Truncated | Class::ValidationError | Class::TemplateError => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        Class::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    /// Returns the problem of a request whose targets an operator has taken out of service. No provider has failed.
+    fn out_of_service(error: &RequestError) -> Self {
+        let message = &error.failure.message;
+        let detail = match &error.target {
+            Some(target) => format!("{target}: {message}"),
+            None => message.to_string(),
+        };
+        let problem = Self::new(ProblemType::Unavailable, detail).with_retry_after(OPERATOR_WAIT);
+        problem.with_advice(
+            "an operator resumes the provider, closes the breaker or changes the configuration; or use another route",
+        )
     }
 }
 
@@ -65,6 +61,8 @@ fn retry_after(error: &RequestError) -> Option<u64> {
     let wait = error.expected_wait.or(error.failure.retry_after).map(whole_seconds);
     match error.class() {
         Class::RateLimit => Some(wait.unwrap_or(1)),
+        // No day admits it.
+        Class::Budget if error.failure.cause == Some(Cause::NeverWithinBudget) => None,
         Class::Budget => Some(seconds_until_midnight(clock::milliseconds())),
         Class::Cancelled => Some(RESTART_WAIT),
         Class::Quota | Class::Auth | Class::Overloaded => wait,
@@ -102,12 +100,13 @@ mod tests {
     use actix_web::http::header::RETRY_AFTER;
 
     use super::*;
-    use crate::types::Failure;
+    use crate::server::request_status::status_of;
+    use crate::types::{Failure, TargetName};
 
     #[test]
     fn no_failure_of_a_request_is_answered_as_if_it_were_one_of_the_callers_token() {
         for class in Class::ALL {
-            let status = status(class).as_u16();
+            let status = status_of(class).as_u16();
             assert!(![401, 402, 403, 404, 413].contains(&status) && status >= 400, "{class}: {status}");
         }
     }
@@ -117,9 +116,21 @@ mod tests {
         for class in [Class::Auth, Class::Quota] {
             let error = RequestError::from(Failure::new(class, "organization org-1 has no credit"));
             let problem = Problem::of_request(&error);
-            assert_eq!((problem.status, problem.class), (503, class));
+            assert_eq!((problem.status, problem.class), (503, class.as_str()));
             assert!(!problem.detail.contains("org-1"));
         }
+    }
+
+    #[test]
+    fn a_target_that_an_operator_has_taken_out_of_service_is_named_and_is_no_failure_of_a_provider() {
+        let failure = Failure::new(Class::NetworkError, "its breaker was opened by hand");
+        let mut error = RequestError::from(failure.with_cause(Cause::OutOfService));
+        error.target = Some(TargetName { provider: "a".into(), model: "m".into() });
+        let problem = Problem::of_request(&error);
+        assert_eq!((problem.status, problem.class), (503, "unavailable"));
+        assert_eq!(&*problem.detail, "a/m: its breaker was opened by hand");
+        assert!(problem.advice.is_some());
+        assert_eq!(problem.error_response().headers().get(RETRY_AFTER).unwrap(), "30");
     }
 
     #[test]
@@ -135,6 +146,10 @@ mod tests {
         assert_eq!(header(Class::ContentFilter, Some(Duration::from_secs(9))), None);
         let until_midnight: u64 = header(Class::Budget, None).unwrap().parse().unwrap();
         assert!((1..=86_400).contains(&until_midnight));
+        let mut never = RequestError::from(Failure::new(Class::Budget, "the call alone is likely to cost $2.00"));
+        never.failure.cause = Some(Cause::NeverWithinBudget);
+        let response = Problem::of_request(&never).error_response();
+        assert_eq!((response.status().as_u16(), response.headers().get(RETRY_AFTER)), (429, None));
         assert_eq!(seconds_until_midnight(86_399_001), 1);
         assert_eq!(seconds_until_midnight(0), 86_400);
     }

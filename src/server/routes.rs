@@ -1,5 +1,6 @@
 //! Mounts the routes in an actix-web app.
 
+use actix_web::Route;
 use actix_web::middleware::from_fn;
 use actix_web::web::{self, Data, ServiceConfig};
 
@@ -9,7 +10,13 @@ use super::access_log::log_access;
 use super::api;
 use super::api_state::{ApiState, ServerOptions};
 use super::dashboard;
-use super::describe_errors::{describe_errors, no_route, path_config, query_config};
+use super::describe_errors::{describe_errors, no_page, no_route, path_config, query_config};
+use super::head_request::answer_head;
+
+/// Returns what answers a path that leads to nothing, in an app that has only these routes.
+pub(super) fn elsewhere() -> Route {
+    web::to(no_page).wrap(from_fn(log_access))
+}
 
 /// Returns what mounts the API, `/health`, `/ready`, `/metrics` and the dashboard in an actix-web app or scope.
 ///
@@ -31,15 +38,18 @@ pub fn routes(
     move |app| {
         let state = Data::new(state);
         app.app_data(state.clone()).app_data(path_config()).app_data(query_config());
-        let api = web::scope("/api").wrap(from_fn(describe_errors)).wrap(from_fn(log_access));
+        let api = web::scope("/api").wrap(from_fn(answer_head)).wrap(from_fn(describe_errors));
+        let api = api.wrap(from_fn(log_access));
         let api = api.configure(api::configure);
         app.service(api.default_service(web::to(no_route)));
         for (path, route) in api::operation_routes() {
-            app.service(web::resource(path).wrap(from_fn(log_access)).route(route));
+            let resource = web::resource(path).wrap(from_fn(answer_head)).wrap(from_fn(describe_errors));
+            app.service(resource.wrap(from_fn(log_access)).route(route));
         }
         if state.options.has_dashboard {
             for resource in dashboard::resources() {
-                app.service(resource.wrap(from_fn(describe_errors)).wrap(from_fn(log_access)));
+                let resource = resource.wrap(from_fn(answer_head)).wrap(from_fn(describe_errors));
+                app.service(resource.wrap(from_fn(log_access)));
             }
         }
     }

@@ -1,21 +1,29 @@
 //! Runs a server of its own for a daemon: its sockets, its limits and its threads.
 
+use std::any::Any;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
+use actix_web::dev::{Extensions, ServerHandle};
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer};
+use rustls::ServerConfig;
 
+use crate::config::Config;
 use crate::daemon::Daemon;
 
 use super::api_state::ServerOptions;
-use super::routes::routes;
+use super::routes::{elsewhere, routes};
 use super::tls;
 
 /// The most threads that serve connections.
 const MAX_WORKERS: usize = 4;
+
+/// How much of a response the system holds for a client. A client that is 100 ms away gets 5 MiB a second.
+#[cfg(unix)]
+const SEND_BUFFER_BYTES: usize = 512 << 10;
 
 /// How long responses may take to be sent when the server stops. The daemon was drained before.
 const SHUTDOWN_SECONDS: u64 = 3;
@@ -41,6 +49,15 @@ pub enum ServeError {
     /// The system refused a thread.
     #[error("cannot start the server")]
     Thread(#[source] io::Error),
+}
+
+/// The socket and the certificate of a server. They are taken before its daemon starts, so that an address in use is known
+/// before anything else begins.
+#[derive(Debug)]
+pub struct BoundServer {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<ServerConfig>,
 }
 
 /// A server that is running. Dropping it stops it at once.
@@ -80,19 +97,56 @@ impl Drop for RunningServer {
     }
 }
 
+impl BoundServer {
+    /// Listens at the address of a configuration, and reads its certificate. Connections wait until [`start`](Self::start).
+    ///
+    /// # Errors
+    /// If the address or the certificate cannot be used.
+    pub fn bind(config: &Config) -> Result<Self, ServeError> {
+        let address = config.serve.listen;
+        let tls = server_tls(config)?;
+        let listener = bind(address).map_err(|source| ServeError::Listen { address, source })?;
+        let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
+        Ok(Self { listener, address, tls })
+    }
+
+    /// Serves `daemon`, on threads of its own.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub fn start(self, daemon: &Daemon, options: ServerOptions) -> Result<RunningServer, ServeError> {
+        start(self, daemon, options)
+    }
+}
+
+/// Checks that a server can use the certificate of a configuration, if it has one.
+///
+/// # Errors
+/// If the certificate or its key cannot be used.
+#[doc(hidden)]
+pub fn check_certificate(config: &Config) -> Result<(), ServeError> {
+    server_tls(config).map(drop)
+}
+
+fn server_tls(config: &Config) -> Result<Option<ServerConfig>, ServeError> {
+    let files = config.serve.tls.files();
+    let tls = files.map(|(certificate, key)| tls::server_config(certificate, key));
+    tls.transpose().map_err(ServeError::Tls)
+}
+
 /// Starts a server for `daemon` at the address of its configuration, on threads of its own.
 ///
 /// # Errors
-/// If the address cannot be used.
+/// If the address or the certificate cannot be used.
 pub fn serve(daemon: &Daemon, options: ServerOptions) -> Result<RunningServer, ServeError> {
+    BoundServer::bind(&daemon.config())?.start(daemon, options)
+}
+
+fn start(bound: BoundServer, daemon: &Daemon, options: ServerOptions) -> Result<RunningServer, ServeError> {
+    let BoundServer { listener, address, tls } = bound;
+    let is_tls = tls.is_some();
     let config = daemon.config();
     let settings = &config.serve;
-    let address = settings.listen;
-    let tls = settings.tls.files().map(|(certificate, key)| tls::server_config(certificate, key));
-    let tls = tls.transpose().map_err(ServeError::Tls)?;
-    let is_tls = tls.is_some();
-    let listener = bind(address).map_err(|source| ServeError::Listen { address, source })?;
-    let address = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
     let workers = thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
     let connections = settings.max_connections.get().div_ceil(workers);
     let read_timeout = settings.read_timeout;
@@ -102,7 +156,7 @@ pub fn serve(daemon: &Daemon, options: ServerOptions) -> Result<RunningServer, S
     let thread = thread::Builder::new().name("http".into()).spawn(move || {
         actix_rt::System::new().block_on(async move {
             let mount = routes(&daemon, options);
-            let server = HttpServer::new(move || App::new().configure(mount.clone()))
+            let server = HttpServer::new(move || App::new().configure(mount.clone()).default_service(elsewhere()))
                 .workers(workers)
                 .max_connections(connections)
                 .backlog(BACKLOG)
@@ -110,6 +164,7 @@ pub fn serve(daemon: &Daemon, options: ServerOptions) -> Result<RunningServer, S
                 .client_disconnect_timeout(Duration::from_secs(5))
                 .keep_alive(idle_timeout)
                 .shutdown_timeout(SHUTDOWN_SECONDS)
+                .on_connect(limit_send_buffer)
                 .disable_signals();
             let server = match tls {
                 Some(tls) => server.listen_rustls_0_23(listener, tls)?,
@@ -126,6 +181,21 @@ pub fn serve(daemon: &Daemon, options: ServerOptions) -> Result<RunningServer, S
         .recv()
         .map_err(|_| ServeError::Thread(io::Error::other("the server ended before it had started")))?;
     Ok(RunningServer { address, is_tls, handle, thread: Some(thread) })
+}
+
+/// Limits how much of a response the system holds for a client that does not read. Without it, Linux lets the buffer grow to
+/// several MiB, and a thousand such clients make the daemon read a thousand whole responses. A connection with TLS keeps the
+/// system's buffer: its type belongs to a crate that this one does not depend on.
+fn limit_send_buffer(connection: &dyn Any, _: &mut Extensions) {
+    let socket = connection.downcast_ref::<TcpStream>();
+    #[cfg(unix)]
+    if let Some(socket) = socket
+        && let Err(error) = rustix::net::sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER_BYTES)
+    {
+        tracing::debug!(%error, "the send buffer of a connection was not limited");
+    }
+    #[cfg(not(unix))]
+    let _ = socket;
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

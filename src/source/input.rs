@@ -234,6 +234,14 @@ impl Source {
         self
     }
 
+    /// Sets the name of the source for messages.
+    #[must_use]
+    #[doc(hidden)]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
     /// Returns whether the source is known to be CSV, with any separator, before it is read.
     #[doc(hidden)]
     pub fn is_csv(&self) -> bool {

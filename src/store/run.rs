@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::types::UsageTotals;
+use crate::types::{NanoUsd, UsageTotals};
 
 /// The number of a run in its store. Users refer to a run by it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,6 +141,12 @@ impl RunTotals {
     /// Returns the number of finished items.
     pub fn finished(&self) -> u64 {
         self.completed + self.failed + self.skipped
+    }
+
+    /// Returns the known part of the cost; `None` if nothing is known.
+    pub fn known_cost(&self) -> Option<NanoUsd> {
+        let is_known = self.usage.calls_of_unknown_cost == 0 || self.usage.cost.0 > 0;
+        is_known.then_some(self.usage.cost)
     }
 
     /// Returns the counts without the items of `some`. The usage stays.

@@ -15,6 +15,7 @@ use crate::types::{
 };
 
 mod documents;
+mod failed_transactions;
 mod run_pages;
 mod scope_spending;
 mod spending_rows;

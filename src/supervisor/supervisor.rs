@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::time::Instant;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use crate::chaos;
 
@@ -164,7 +164,7 @@ impl Supervisor {
         let next = self.children.iter().rposition(|child| !child.drained_last).unwrap_or(others);
         let Some(child) = self.children.get_mut(next) else {
             let drained = Drained { killed: draining.killed };
-            info!(killed = drained.killed, "drained");
+            debug!(killed = drained.killed, "drained");
             draining.responders.drain(..).for_each(|responder| responder.send(drained));
             return;
         };
@@ -253,7 +253,11 @@ impl Handler<Tick> for Supervisor {
         match (kind, &child.phase) {
             (TickKind::Restart, Phase::Restarting) => child.start(ctx.address().recipient()),
             (TickKind::Abort, Phase::Stopping { .. }) => {
-                warn!(child = %child.name, incarnation, "child did not stop in time, aborting it");
+                match self.draining {
+                    // The time of a drain is limited, so this is expected.
+                    Some(_) => debug!(child = %child.name, incarnation, "child is aborted at the end of the drain"),
+                    None => warn!(child = %child.name, incarnation, "child did not stop in time, aborting it"),
+                }
                 child.abort();
                 self.schedule_tick(MAX_ABORT_DURATION, &self.children[at], TickKind::Abandon, ctx);
             }

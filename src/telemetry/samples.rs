@@ -59,6 +59,16 @@ impl Samples {
         })
     }
 
+    /// Returns the sum of a gauge over all labels.
+    pub fn gauge_sum(&self, metric: &Metric) -> f64 {
+        let values = self.by_metric.get(metric.name).into_iter().flat_map(|family| family.values.values());
+        let gauges = values.map(|value| match value {
+            Value::Gauge(value) => *value,
+            Value::Counter(_) | Value::RealCounter(_) | Value::Histogram(_) => 0.0,
+        });
+        gauges.sum()
+    }
+
     /// Returns the sum of a histogram over all labels; `None` without one.
     pub fn histogram_sum(&self, metric: &Metric) -> Option<HistogramSnapshot> {
         let values = self.by_metric.get(metric.name).into_iter().flat_map(|family| family.values.values());
@@ -152,6 +162,8 @@ mod tests {
         assert_eq!(cost, Some(&Value::RealCounter(0.75)));
         let queued = value(&samples, &table::QUEUED, &["acme", "small"]);
         assert_eq!(queued, Some(&Value::Gauge(5.0)));
+        samples.gauge(&table::QUEUED, &["acme", "large"], 2.0);
+        assert_eq!((samples.gauge_sum(&table::QUEUED), samples.gauge_sum(&table::COST_USD)), (7.0, 0.0));
         let Some(Value::Histogram(commits)) = value(&samples, &table::COMMIT_SECONDS, &[]) else {
             panic!("no histogram")
         };

@@ -94,6 +94,8 @@ metrics! {
         "Runs that hold, because no target of a route is usable";
     HOLDS = Counter "pointsman_holds" ["pipeline"]
         "Holds that began";
+    RUNS = Gauge "pointsman_runs" ["state"]
+        "Runs of the daemon that have not ended, by state: running, holding, paused, stopped, io_error or crashed";
 
     // The store.
     COMMITS = Counter "pointsman_commits" []
@@ -102,6 +104,10 @@ metrics! {
         "Time of one commit to the store";
     COMMITTED_RECORDS = Counter "pointsman_committed_records" []
         "Records committed to the store";
+    FAILED_COMMITS = Counter "pointsman_failed_commits" []
+        "Commits to the store that failed: each stops its run";
+    STORE_WRITABLE = Gauge "pointsman_store_writable" []
+        "Whether the store of the daemon can be written: 1 or 0";
 
     // Budgets and configuration.
     BUDGET_CAP_USD = Gauge "pointsman_budget_cap_usd" ["budget"]
@@ -112,6 +118,8 @@ metrics! {
         "Whether the last reload was refused because the configuration is faulty: 1 or 0";
 
     // The process.
+    READY = Gauge "pointsman_ready" []
+        "Whether the daemon can take work, as in /ready: 1 or 0";
     ACTOR_RESTARTS = Counter "pointsman_actor_restarts" ["actor"]
         "Restarts of actors after a panic, by kind of actor";
     MEMORY_RESERVED_BYTES = Gauge "pointsman_memory_reserved_bytes" []

@@ -24,6 +24,8 @@ pub enum Cause {
     InvalidToolCall,
     /// The model ignores the requested number of dimensions. The message contains the advice.
     DimensionsIgnored,
+    /// A cap of a day does not admit the call on any day: the call alone is above the cap, or its price is unknown.
+    NeverWithinBudget,
     /// An operator, or a change of the configuration, has taken the target out of service. The message contains the advice.
     OutOfService,
 }

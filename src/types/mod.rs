@@ -30,6 +30,7 @@ mod remedy;
 mod request_context;
 mod response;
 mod savings;
+pub mod seconds;
 mod secret;
 mod shared_prefix;
 mod spend;
@@ -37,6 +38,7 @@ mod stream_event;
 mod tool;
 mod usage;
 mod usage_totals;
+pub mod utc_time;
 mod vendor_fields;
 
 pub use attempt_counts::{AttemptCounts, FailedAttempt};

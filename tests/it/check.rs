@@ -13,6 +13,36 @@ fn a_valid_configuration_and_its_pipelines_pass() {
     workspace.run("check pipeline.toml other.toml").expect_stderr(0, &["and 2 pipelines: no problems found"]);
 }
 
+#[cfg(feature = "server")]
+#[test]
+fn the_files_of_a_daemon_are_checked_and_a_faulty_pipeline_prevents_its_start() {
+    let serve = "[serve]\nlisten = \"127.0.0.1:0\"\npipelines = [\"p/*.toml\", \"gone.toml\"]\n";
+    let workspace = Workspace::new(serve);
+    std::fs::create_dir(workspace.path("p")).unwrap();
+    let pipeline = workspace.read("pipeline.toml");
+    workspace.write("p/a.toml", &pipeline);
+    workspace.write("p/b.toml", &pipeline);
+    workspace.write("p/c.toml", pipeline.replace("prompt", "promt").replace("one", "three"));
+    let faults = [
+        "two pipeline files have the name \"one\"",
+        "unknown key `promt`",
+        "cannot read the pipeline",
+        "gone.toml",
+    ];
+    let output = workspace.run("check");
+    output.expect_stderr(3, &faults);
+    workspace.run("serve").expect_stderr(3, &faults);
+    assert!(!workspace.path("pointsman.db").exists());
+    // A file that is also named is reported once.
+    let named = workspace.run("check p/c.toml");
+    assert_eq!(named.stderr.matches("unknown key `promt`").count(), 1, "{}", named.stderr);
+    let tls = "[serve.tls]\ncertificate = \"no.pem\"\nkey = \"no.key\"\n";
+    workspace.write_config(format!("[serve]\npipelines = [\"p/a.toml\"]\n{tls}"));
+    workspace.run("check").expect_stderr(3, &["[serve.tls]", "cannot read the certificate"]);
+    workspace.write_config("[serve]\npipelines = [\"p/a.toml\"]\n");
+    workspace.run("check").expect_stderr(0, &["no problems found"]);
+}
+
 #[test]
 fn every_error_of_a_configuration_is_reported_at_once_with_its_position() {
     let workspace = Workspace::new(

@@ -1,11 +1,14 @@
 //! The HTTP API as a whole: who may call what, requests, pipelines, providers, the configuration, and the description of
 //! the API.
 
+use std::time::Duration;
+
 use pointsman::server::{RunningServer, ServerOptions, serve};
 use pointsman::simulator::Settings;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::daemon::*;
 use super::support::*;
@@ -436,6 +439,42 @@ async fn a_candidate_is_checked_without_its_files_and_a_faulty_reload_changes_no
     assert_eq!(value(&after.json(), "retry.max_rounds")["value"], 7);
 }
 
+/// Waits until the reasons why a daemon is not ready are as wanted.
+async fn wait_for_reasons(daemon: &TestDaemon, is_wanted: impl Fn(&str) -> bool) {
+    let end = Instant::now() + MAX_WAIT;
+    loop {
+        let reasons = daemon.get("/status").await.json()["reasons"].to_string();
+        if is_wanted(&reasons) {
+            return;
+        }
+        assert!(Instant::now() < end, "{reasons}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_file_that_becomes_faulty_is_shown_until_it_is_corrected() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    wait_for_reasons(&daemon, |reasons| reasons == "[]").await;
+    folder.write("pipelines/two.toml", TWO.replace("prompt", "promt"));
+    folder.write("pipelines/three.toml", ONE_STEP);
+    let reloaded = daemon.post("/config/reload").await;
+    assert_eq!(reloaded.status, 200, "{reloaded:?}");
+    let faults = reloaded.json()["pipeline_faults"].to_string();
+    for part in ["unknown key `promt`", "another pipeline file has the name \\\"one\\\" too"] {
+        assert!(faults.contains(part), "{faults}");
+    }
+    let is_shown = |reasons: &str| reasons.contains("a pipeline file is faulty") && reasons.contains("promt");
+    wait_for_reasons(&daemon, is_shown).await;
+    folder.write("pipelines/two.toml", TWO);
+    std::fs::remove_file(folder.path("pipelines/three.toml")).unwrap();
+    let reloaded = daemon.post("/config/reload").await.json();
+    assert_eq!(reloaded["pipeline_faults"], json!([]), "{reloaded}");
+    wait_for_reasons(&daemon, |reasons| reasons == "[]").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spending_and_caps_are_listed_and_a_wrong_query_is_named() {
     let simulator = start_simulator(Settings::default());
@@ -456,6 +495,19 @@ async fn spending_and_caps_are_listed_and_a_wrong_query_is_named() {
     daemon.get("/spending?from=yesterday").await.assert_problem(400, "`from`");
     daemon.get("/spending?from=2030-01-02&to=2030-01-01").await.assert_problem(422, "is after the last");
     daemon.get("/spending?unit=eur").await.assert_problem(400, "unit");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_outside_the_api_is_answered_with_a_problem() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    for path in ["/v1/chat/completions", "/nowhere"] {
+        let url = format!("http://{}{path}", daemon.address());
+        for request in [client().get(&url), client().post(&url).body("{}")] {
+            Answer::of(request).await.assert_problem(404, "the API is below /api/v1");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

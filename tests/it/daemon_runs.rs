@@ -162,6 +162,104 @@ async fn input_that_is_not_an_item_is_among_the_rejects() {
     let rejects = daemon.get(&format!("/runs/{run}/rejects")).await.lines();
     let lines: Vec<u64> = rejects.iter().map(|reject| reject["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [2, 3], "{rejects:?}");
+    let counts = json!({ "completed": 2, "failed": 0, "skipped": 0, "unfinished": 0, "rejected": 2 });
+    assert_eq!(closed_run(&daemon, run).await["items"], counts);
+    assert_eq!(daemon.get("/runs").await.json()["runs"][0]["items"], counts);
+}
+
+/// Returns a run when the daemon does not work on it any more.
+async fn closed_run(daemon: &TestDaemon, run: i64) -> Value {
+    let end = Instant::now() + MAX_WAIT;
+    loop {
+        let shown = daemon.get(&format!("/runs/{run}")).await.json();
+        if shown["progress"].is_null() {
+            return shown;
+        }
+        assert!(Instant::now() < end, "run {run} stays open: {shown}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_has_ended_shows_its_cost_over_all_sessions() {
+    let simulator = start_faulty_simulator([Fault::new(FaultKind::Refusal)]);
+    let folder = DaemonFolder::new(&simulator);
+    let config = std::fs::read_to_string(folder.path("config.toml")).unwrap();
+    let priced = "models.m = { price = { input = 1.0, output = 5.0 } }";
+    assert!(config.contains("models.m = {}"), "{config}");
+    folder.write("config.toml", config.replace("models.m = {}", priced));
+    let daemon = folder.start().await;
+    let run = daemon.complete_run(3).await;
+    let failed = closed_run(&daemon, run).await;
+    assert_eq!((&failed["items"]["completed"], &failed["items"]["failed"]), (&json!(0), &json!(3)));
+    simulator.set(Settings::default());
+    assert_eq!(daemon.post(&format!("/runs/{run}/retry")).await.status, 200);
+    daemon.wait_for_state(run, "completed").await;
+    let retried = closed_run(&daemon, run).await;
+    assert_eq!((&retried["items"]["completed"], &retried["items"]["failed"]), (&json!(3), &json!(0)));
+    assert_eq!(retried["sessions"], 2);
+    let cost = retried["cost_usd"].as_f64().unwrap();
+    assert!(cost > failed["cost_usd"].as_f64().unwrap_or_default(), "{failed} {retried}");
+    let report = daemon.get(&format!("/runs/{run}/report")).await.json();
+    assert_eq!(report["cost_usd"].as_f64(), Some(cost), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_that_a_run_cannot_read_are_refused_and_leave_nothing() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    folder.write("items/wrong.csv", jsonl(2));
+    let daemon = folder.start().await;
+    let array = Value::Array(values(2)).to_string();
+    let (json, csv) = ("application/json", "text/csv");
+    let uploads = [
+        (json, jsonl(2), "a JSON array of objects is expected here"),
+        (json, "[{\"id\":1},".to_owned(), "the input ends inside the array"),
+        (JSONL, array, "format=json)"),
+        (JSONL, "id,text\ni1,a\ni2,b\n".to_owned(), "none of the first records (3) is an item: line 1 is not JSON"),
+        (csv, jsonl(2), "format=jsonl)"),
+        (csv, "id,text\n".to_owned(), "there is no item"),
+        (JSONL, String::new(), "there is no item"),
+        (JSONL, "\n \n".to_owned(), "there is no item"),
+        (csv, "PK\u{3}\u{4}".to_owned(), "looks like a workbook"),
+    ];
+    let mut answers = Vec::new();
+    for (media_type, items, part) in uploads {
+        answers.push((daemon.upload(media_type, items).await, part));
+    }
+    for (items, part) in [(json!([]), "there is no item"), (json!([1, 2]), "is a number, not a JSON object")] {
+        let body = json!({ "pipeline": "one", "items": items });
+        answers.push((daemon.post_json("/runs", &body).await, part));
+    }
+    let of_path = daemon.post_json("/runs", &json!({ "pipeline": "one", "items_path": "wrong.csv" })).await;
+    of_path.assert_problem(422, "wrong.csv, line 1: looks like JSON lines");
+    for (answer, part) in &answers {
+        answer.assert_problem(422, part);
+        assert!(answer.text.contains("the items"), "{answer:?}");
+        assert!(!answer.text.contains("runs.db-data"), "{answer:?}");
+    }
+    assert!(daemon.runs().await.is_empty());
+    for folder_name in ["uploads", "items", "rejects"] {
+        assert_eq!(folder.data_files(folder_name), 0, "{folder_name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn items_that_break_off_later_end_the_run_with_the_reason_and_its_class() {
+    let simulator = start_simulator(Settings::default());
+    let daemon = DaemonFolder::new(&simulator).start().await;
+    let mut stream = daemon.events("/events", None).await;
+    let array = Value::Array(values(1_100)).to_string();
+    let created = daemon.upload("application/json", format!("{},7", array.trim_end_matches(']'))).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    let ended = stream.next_of("run_ended").await.data;
+    daemon.wait_for_state(1, "io_error").await;
+    let shown = closed_run(&daemon, 1).await;
+    let reason = shown["reason"].as_str().unwrap();
+    assert!(reason.starts_with("the items, line 1, column "), "{shown}");
+    assert!(reason.contains("the input ends inside"), "{shown}");
+    assert_eq!((&shown["class"], &shown["items"]["completed"]), (&json!("internal"), &json!(1_100)), "{shown}");
+    assert_eq!(ended["data"]["reason"], reason, "{ended}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -245,6 +343,7 @@ async fn a_held_run_stays_paused_across_a_restart_until_it_is_resumed() {
     assert_eq!(daemon.post(&format!("/runs/{run}/hold")).await.status, 200);
     let held = daemon.wait_for_state(run, "paused").await;
     assert!(held["reason"].as_str().unwrap().contains("held by the operator"), "{held}");
+    assert_eq!(held["class"], Value::Null);
     // Holding it again changes nothing.
     assert_eq!(daemon.post(&format!("/runs/{run}/hold")).await.json()["state"], "paused");
     daemon.stop(Duration::from_secs(5)).await;
@@ -369,8 +468,7 @@ async fn a_client_that_reconnects_gets_the_events_that_it_missed() {
             break;
         }
     }
-    kinds.sort_unstable();
-    assert_eq!(kinds, ["run_created", "run_ended", "run_started"]);
+    assert_eq!(kinds, ["run_created", "run_started", "run_ended"]);
     // Those of an earlier process are not remembered.
     let mut stream = daemon.events("/events", Some(1)).await;
     assert_eq!(stream.next().await.unwrap().event, "start");

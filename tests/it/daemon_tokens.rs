@@ -140,6 +140,19 @@ async fn tokens_that_another_process_creates_and_revokes_are_noticed_and_survive
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_another_process_is_accepted_at_once_also_after_an_unknown_one() {
+    let setup = Setup::new();
+    let daemon = setup.start().await;
+    let tokens = setup.other_process().await;
+    let (_, unknown) = tokens.create(&NewToken::new("old", [Permission::Run]), "").await.unwrap();
+    tokens.revoke("old", "").await.unwrap();
+    assert!(access(&daemon, &unknown).await.is_none());
+    let (_, token) = tokens.create(&NewToken::new("ci", [Permission::Run]), "").await.unwrap();
+    assert!(access(&daemon, &token).await.is_some());
+    daemon.drain(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_expires() {
     let setup = Setup::new();
     let daemon = setup.start().await;
@@ -342,4 +355,27 @@ fn assert_private(path: &Path) {
 #[cfg(not(unix))]
 fn assert_private(path: &Path) {
     assert!(path.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_runs_of_a_revoked_token_are_paused_and_those_of_others_continue() {
+    use super::daemon::{DaemonFolder, Extra, values};
+    use pointsman::simulator::{Latency, Settings};
+
+    let latency = Latency::Fixed(Duration::from_millis(50));
+    let simulator = start_simulator(Settings { latency, ..Settings::default() });
+    let tables = "[run]\nmax_in_flight_items = 2";
+    let folder = DaemonFolder::with(&simulator, &Extra { tables, ..Extra::default() });
+    let daemon = folder.start().await;
+    let mut runs = Vec::new();
+    for name in ["leaked", "other"] {
+        daemon.daemon.create_token(&NewToken::new(name, [Permission::Run]), "").await.unwrap();
+        let caller = Caller::token(name, format!("token:{name}").into());
+        let new = NewRun::new("one", ItemsFrom::Values(values(300)));
+        runs.push(daemon.daemon.create_run(new, &caller).await.unwrap().run.0);
+    }
+    daemon.daemon.revoke_token("leaked", "").await.unwrap();
+    let paused = daemon.wait_for_state(runs[0], "paused").await;
+    assert!(paused["reason"].as_str().unwrap().contains("its token leaked was revoked"), "{paused}");
+    assert_eq!(daemon.get(&format!("/runs/{}", runs[1])).await.json()["state"], "running");
 }

@@ -232,6 +232,8 @@ async fn what_is_not_there_is_a_page_too_and_assets_are_cached_by_their_etag() {
         let known = Answer::of(request).await;
         assert_eq!((known.status, known.text.as_str()), (304, ""));
     }
+    let style = reader.get("/assets/pointsman.css").await.text;
+    assert!(style.contains("background-attachment: local, local"), "a wide table shows that it continues");
     daemon.stop(Duration::ZERO).await;
 }
 
@@ -248,6 +250,9 @@ async fn forms_control_a_run() {
         (303, &*format!("/runs/{failed}")),
         "{retried:?}"
     );
+    let complete = daemon.complete_run(1).await;
+    let shown = reader.page(&format!("/runs/{complete}")).await.text;
+    assert!(shown.contains("The run is complete: there is nothing to control."), "{shown}");
     daemon.stop(Duration::ZERO).await;
 
     let simulator = slow_simulator();

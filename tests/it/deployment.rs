@@ -151,7 +151,7 @@ fn the_configurations_are_accepted_and_listen_at_the_port_of_the_platform() {
     }
     for (file, words) in [
         ("Dockerfile", "EXPOSE 7700"),
-        ("Dockerfile", "http://127.0.0.1:7700"),
+        ("Dockerfile", "\"--health\", \"--config\", \"/etc/pointsman/pointsman.toml\""),
         ("compose.yaml", "127.0.0.1:7700:7700"),
         ("prometheus/prometheus.yaml", "pointsman:7700"),
         ("kubernetes/base/service.yaml", "port: 7700"),
@@ -240,7 +240,7 @@ fn the_pipelines_are_accepted() {
 fn the_program_has_the_options_that_the_files_use() {
     for (command, options) in [
         ("serve --help", ["--config", "--log"]),
-        ("status --help", ["--server", "--health"]),
+        ("status --help", ["--config", "--health"]),
         ("token new --help", ["--name", "--scope"]),
     ] {
         let output = run_program(program(command));

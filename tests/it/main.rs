@@ -96,6 +96,8 @@ mod scopes;
 mod scripted_server;
 #[cfg(unix)]
 mod secrets;
+#[cfg(all(unix, feature = "cli", feature = "server"))]
+mod serve_command;
 #[cfg(all(feature = "cli", feature = "server"))]
 mod server_commands;
 mod support;

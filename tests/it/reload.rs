@@ -470,11 +470,15 @@ async fn answers_of_a_model_that_a_reload_changes_are_not_taken_for_those_of_the
     wait_until("some items are answered", || simulator.counts().requests >= 5).await;
     let report = reload(&pointsman, &config("second")).await;
     assert_eq!(applied(&report), [("provider.a.models.m.name", AppliedAs::InPlace)]);
+    let note = "the model of a/m changes from first to second while run 1 uses it: items that have ended keep the answers of \
+                the former";
+    assert!(report.notes.iter().any(|found| found == note), "{:?}", report.notes);
     assert_eq!(run.report().await.unwrap().items.completed, 20);
     assert_eq!(simulator.counts().requests, 20);
 
     // The first model is back, as if nothing had changed. The answers of the second are not valid any more.
-    reload(&pointsman, &config("first")).await;
+    let report = reload(&pointsman, &config("first")).await;
+    assert!(!report.notes.iter().any(|note| note.contains("run 1")), "no run uses it: {:?}", report.notes);
     let report = start().await.report().await.unwrap();
     assert_eq!(report.items.completed, 20);
     let repeated = simulator.counts().requests - 20;

@@ -183,7 +183,18 @@ async fn the_state_of_a_daemon_is_shown_and_its_health_is_an_exit_code() {
     let store = run_with(&folder, "status --config config.toml", &environment);
     store.expect_stderr(0, &["no daemon was asked"]);
     assert!(store.stdout.lines().count() == 3, "{}", store.stdout);
+    // Without a name, the address of the configuration is asked.
+    let config = std::fs::read_to_string(folder.path("config.toml")).unwrap();
+    folder.write("other.toml", config.replace("127.0.0.1:0", &daemon.address()));
+    let asked = run(&folder, "status --config other.toml");
+    asked.expect_stderr(0, &[&format!("asked the daemon at {address}, the address of `listen` in [serve]")]);
+    assert!(asked.stdout.contains(&format!(" at {address}, up ")), "{}", asked.stdout);
+    let store = format!("status --store sqlite:{}", folder.path("runs.db").display());
+    run(&folder, &store).expect_stderr(0, &["no daemon was asked"]);
     daemon.stop(Duration::ZERO).await;
+    let store = run(&folder, "status --config other.toml");
+    store.expect_stderr(0, &[&format!("no daemon answers at {address}"), "--server URL", "the latest runs"]);
+    assert!(store.stdout.lines().count() == 3, "{}", store.stdout);
     let ended = run(&folder, &health);
     assert_eq!((ended.code, ended.stdout.as_str(), ended.stderr.as_str()), (Some(4), "", ""));
 }
@@ -263,6 +274,8 @@ async fn a_command_says_why_it_cannot_ask_a_daemon() {
     });
     let failed = run(&folder, &format!("runs --server http://{other}"));
     failed.expect_stderr(4, &[&format!("what answers at http://{other} is not a pointsman daemon")]);
+    let failed = run(&folder, &format!("runs --server https://{other}"));
+    failed.expect_stderr(4, &[&format!("the daemon at https://{other} speaks http and not https: write http://")]);
     run(&folder, &format!("runs --server http://{other} --store sqlite:a.db")).expect_code(2);
     run(&folder, "runs --server 127.0.0.1:7700").expect_stderr(2, &["http://127.0.0.1:7700"]);
     let environment = [("POINTSMAN_SERVER", "nothing")];
@@ -270,6 +283,14 @@ async fn a_command_says_why_it_cannot_ask_a_daemon() {
     run(&folder, &format!("run pipelines/one.toml --items a --server http://{other}"))
         .expect_stderr(2, &["POST /api/v1/runs"]);
     run(&folder, &format!("top --server http://{other}")).expect_code(2);
+}
+
+#[test]
+fn the_terminal_view_is_listed_only_by_a_program_that_has_it() {
+    let help = run_program(program("--help"));
+    help.expect_code(0);
+    let is_listed = help.stdout.lines().any(|line| line.trim_start().starts_with("top "));
+    assert_eq!(is_listed, cfg!(feature = "tui"), "{}", help.stdout);
 }
 
 /// Runs a command of a shell in a terminal of 80 columns and 24 lines, and types these keys. Returns its exit code and what the

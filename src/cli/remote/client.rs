@@ -3,6 +3,7 @@
 //! It follows no redirect, because the token would go to another address, and uses no proxy for this machine.
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -56,6 +57,17 @@ impl Client {
     /// Creates a client. Nothing is sent yet.
     pub(super) fn new(url: ServerUrl, token: Option<&Secret>) -> anyhow::Result<Self> {
         let tls = crate::tls::client_config().context("cannot set up TLS")?;
+        Self::with_tls(url, token, tls)
+    }
+
+    /// Creates a client that asks only for the health of a daemon. On this machine it accepts every certificate, because that
+    /// of the daemon is for its public name.
+    pub(super) fn for_health(url: ServerUrl) -> anyhow::Result<Self> {
+        let tls = if url.is_local() { crate::tls::health_client_config() } else { crate::tls::client_config() };
+        Self::with_tls(url, None, tls.context("cannot set up TLS")?)
+    }
+
+    fn with_tls(url: ServerUrl, token: Option<&Secret>, tls: rustls::ClientConfig) -> anyhow::Result<Self> {
         let mut http = reqwest::Client::builder()
             .user_agent(concat!("pointsman/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(MAX_CONNECT)
@@ -157,7 +169,10 @@ impl Client {
             _ if status.is_success() => Ok(response),
             StatusCode::UNAUTHORIZED if has_token => Err(RemoteError::WrongToken { url: url() }),
             StatusCode::UNAUTHORIZED => Err(RemoteError::NoToken { url: url() }),
-            StatusCode::FORBIDDEN => Err(RemoteError::Forbidden { url: url(), has_token }),
+            StatusCode::FORBIDDEN => Err(match self.refusal(response).await {
+                RemoteError::Refused(refusal) => RemoteError::Forbidden { url: url(), has_token, refusal },
+                error => error,
+            }),
             _ => Err(self.refusal(response).await),
         }
     }
@@ -199,6 +214,9 @@ impl Client {
 
     fn failed(&self, error: &reqwest::Error) -> RemoteError {
         let url = self.url.to_string();
+        if is_not_tls(error) {
+            return RemoteError::NotTls { url };
+        }
         if error.is_connect() {
             return RemoteError::Connect { url, why: root_cause(error) };
         }
@@ -213,6 +231,24 @@ impl Body {
     /// Returns the next piece; `None` at the end.
     pub(in crate::cli) async fn next(&mut self) -> Result<Option<Bytes>, RemoteError> {
         self.response.chunk().await.map_err(|error| self.client.failed(&error))
+    }
+}
+
+/// Returns whether the server has answered the begin of a TLS connection with something else.
+fn is_not_tls(error: &reqwest::Error) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::InvalidMessage(_)))
+}
+
+/// Returns the error of TLS among the causes of an error.
+fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        return Some(found);
+    }
+    // The source of an I/O error is not the error that it wraps, but the source of that.
+    let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    match wrapped {
+        Some(wrapped) => tls_error(wrapped),
+        None => tls_error(error.source()?),
     }
 }
 

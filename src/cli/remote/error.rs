@@ -2,6 +2,13 @@
 
 use serde::Deserialize;
 
+/// The class of a refusal because the models or prices of a run have changed.
+const CHANGED: &str = "changed";
+
+/// What the user of a command can do about it.
+const CHANGED_ADVICE: &str =
+    "accept the changes to process only what they affect (--accept-changes), or begin a new run";
+
 /// Why a daemon did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::cli) enum RemoteError {
@@ -14,6 +21,12 @@ pub(in crate::cli) enum RemoteError {
         url: String,
         /// The cause.
         why: String,
+    },
+    /// An answer without TLS to a URL with `https`.
+    #[error("the daemon at {url} speaks http and not https: write http:// in place of https://")]
+    NotTls {
+        /// The address.
+        url: String,
     },
     /// No answer.
     #[error("the daemon at {url} does not answer in time")]
@@ -47,12 +60,14 @@ pub(in crate::cli) enum RemoteError {
         url: String,
     },
     /// The caller may not do it.
-    #[error("the daemon at {url} does not allow this: {}", forbidden_advice(.has_token))]
+    #[error("the daemon at {url} does not allow this: {}", forbidden_advice(*.has_token, .refusal))]
     Forbidden {
         /// The address.
         url: String,
         /// Whether there is a token.
         has_token: bool,
+        /// What the daemon says.
+        refusal: Refusal,
     },
     /// The daemon refused the request.
     #[error("{0}")]
@@ -83,11 +98,11 @@ pub(in crate::cli) enum RemoteError {
     },
 }
 
-fn forbidden_advice(has_token: &bool) -> &'static str {
-    if *has_token {
-        "the token lacks the permission; `pointsman token list` shows what each token may do"
+fn forbidden_advice(has_token: bool, refusal: &Refusal) -> String {
+    if has_token {
+        format!("{refusal}; `pointsman token list` shows what each token may do")
     } else {
-        "without a token it accepts only requests to localhost, 127.0.0.1 and [::1]"
+        "without a token it accepts only requests to localhost, 127.0.0.1 and [::1]".to_owned()
     }
 }
 
@@ -97,6 +112,8 @@ pub(in crate::cli) struct Refusal {
     /// The HTTP status.
     pub(in crate::cli) status: u16,
     detail: String,
+    #[serde(default)]
+    class: String,
     #[serde(default)]
     advice: Option<String>,
     #[serde(default)]
@@ -111,7 +128,11 @@ impl std::fmt::Display for Refusal {
         for diagnostic in &self.diagnostics {
             write!(out, "; {diagnostic}")?;
         }
-        if let Some(advice) = &self.advice {
+        if self.class == CHANGED {
+            // The advice of the daemon is for a program that sends JSON.
+            out.write_str("; ")?;
+            out.write_str(CHANGED_ADVICE)?;
+        } else if let Some(advice) = &self.advice {
             write!(out, "; {advice}")?;
         }
         // The log of the daemon has the cause.
@@ -129,9 +150,16 @@ mod tests {
     #[test]
     fn problem_details_are_shown_with_their_advice() {
         let parse = |json: &str| serde_json::from_str::<Refusal>(json).unwrap().to_string();
-        let conflict = r#"{"type":"/problems/api_error","title":"Conflict","status":409,"class":"api_error",
+        let conflict = r#"{"type":"/problems/conflict","title":"Conflict","status":409,"class":"conflict",
             "detail":"run 3 is in progress","advice":"cancel it first","request_id":"req-1"}"#;
         assert_eq!(parse(conflict), "run 3 is in progress; cancel it first");
+        let changed = r#"{"status":409,"class":"changed","detail":"run 3 has other models",
+            "advice":"send {\"accept_changes\": true}"}"#;
+        assert_eq!(
+            parse(changed),
+            "run 3 has other models; accept the changes to process only what they affect (--accept-changes), or begin a new \
+             run"
+        );
         let internal = r#"{"status":500,"detail":"cannot write","request_id":"req-1"}"#;
         assert_eq!(parse(internal), "cannot write (request req-1)");
         let faulty = r#"{"status":422,"detail":"there are 2 faults","diagnostics":["a","b"]}"#;

@@ -1,5 +1,7 @@
 //! Requests to a daemon, one after the other, for a command that waits for each.
 
+use std::time::Duration;
+
 use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -45,6 +47,11 @@ impl Remote {
     #[cfg(feature = "tui")]
     pub(in crate::cli) fn into_client(self) -> Client {
         self.client
+    }
+
+    /// Returns whether it responds within this time.
+    pub(in crate::cli) fn is_healthy(&self, within: Duration) -> bool {
+        self.runtime.block_on(self.client.is_healthy(within))
     }
 
     /// Reads a resource of the API, such as `/runs`.

@@ -69,7 +69,8 @@ impl ServerArgs {
         Ok(named.unwrap_or_else(ServerUrl::local))
     }
 
-    fn at(&self, url: ServerUrl) -> anyhow::Result<Remote> {
+    /// Returns the daemon at this address.
+    pub(in crate::cli) fn at(&self, url: ServerUrl) -> anyhow::Result<Remote> {
         let token = match &self.token_file {
             Some(path) => Some(read_token(path)?),
             None => variable(TOKEN_VARIABLE)?.map(Secret::from),
@@ -86,9 +87,9 @@ impl ServerArgs {
     }
 }
 
-/// Returns a client without a token, for requests that need none.
-pub(in crate::cli) fn client_without_token(url: ServerUrl) -> anyhow::Result<Client> {
-    Client::new(url, None)
+/// Returns a client for the health of a daemon, which needs no token.
+pub(in crate::cli) fn health_client(url: ServerUrl) -> anyhow::Result<Client> {
+    Client::for_health(url)
 }
 
 fn environment_url() -> anyhow::Result<Option<ServerUrl>> {

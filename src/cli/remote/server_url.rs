@@ -1,9 +1,11 @@
 //! The address of a daemon.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::Url;
+
+use crate::config::ServeSettings;
 
 /// The address at which a daemon listens if its configuration names none.
 const DEFAULT: &str = "http://127.0.0.1:7700";
@@ -19,6 +21,19 @@ impl ServerUrl {
     /// Returns the address of a daemon on this machine that has no other address in its configuration.
     pub(in crate::cli) fn local() -> Self {
         Self { text: DEFAULT.to_owned(), is_local: true }
+    }
+
+    /// Returns the address of the daemon with these settings, from this machine; `None` if it takes any free port.
+    pub(in crate::cli) fn of(settings: &ServeSettings) -> Option<Self> {
+        let listen = settings.listen;
+        let ip = match listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let scheme = if settings.tls.files().is_some() { "https" } else { "http" };
+        let text = format!("{scheme}://{}", SocketAddr::new(ip, listen.port()));
+        (listen.port() != 0).then(|| Self { text, is_local: ip.is_loopback() })
     }
 
     /// Parses an address.
@@ -87,6 +102,31 @@ mod tests {
             let why = parsed(wrong).unwrap_err();
             assert!(why.ends_with("; write it like http://127.0.0.1:7700") && !why.contains("u:p"), "{why}");
         }
+    }
+
+    #[test]
+    fn the_address_of_a_daemon_is_that_of_its_settings() {
+        let of = |listen: &str| {
+            let settings = ServeSettings { listen: listen.parse().unwrap(), ..ServeSettings::default() };
+            ServerUrl::of(&settings).map(|url| (url.to_string(), url.is_local))
+        };
+        assert_eq!(ServerUrl::of(&ServeSettings::default()), Some(ServerUrl::local()));
+        assert_eq!(of("0.0.0.0:80"), Some(("http://127.0.0.1:80".to_owned(), true)));
+        assert_eq!(of("[::]:80"), Some(("http://[::1]:80".to_owned(), true)));
+        assert_eq!(of("10.0.0.7:80"), Some(("http://10.0.0.7:80".to_owned(), false)));
+        assert_eq!(of("127.0.0.1:0"), None);
+    }
+
+    #[test]
+    fn a_daemon_at_all_addresses_is_reached_at_the_loopback_one() {
+        let of = |listen: &str| {
+            let serve = ServeSettings { listen: listen.parse().unwrap(), ..ServeSettings::default() };
+            ServerUrl::of(&serve).map(|url| (url.to_string(), url.is_local))
+        };
+        assert_eq!(of("0.0.0.0:7700"), Some((DEFAULT.to_owned(), true)));
+        assert_eq!(of("[::]:7701"), Some(("http://[::1]:7701".to_owned(), true)));
+        assert_eq!(of("10.1.2.3:7700"), Some(("http://10.1.2.3:7700".to_owned(), false)));
+        assert_eq!(of("127.0.0.1:0"), None);
     }
 
     #[test]

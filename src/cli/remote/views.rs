@@ -9,13 +9,14 @@ use serde::de::IgnoredAny;
 use crate::guard::BreakerState;
 use crate::run::{Cap, RunSummary};
 use crate::store::RunNumber;
-use crate::types::{Class, Price};
+use crate::types::{Class, Price, seconds, utc_time};
 
 /// A run.
 #[derive(Debug, Clone, Deserialize)]
 pub(in crate::cli) struct RunView {
     pub(in crate::cli) run: RunNumber,
     pub(in crate::cli) state: String,
+    #[serde(with = "utc_time")]
     pub(in crate::cli) updated_at: i64,
     pub(in crate::cli) sessions: i64,
     /// Set while the daemon works on it.
@@ -40,6 +41,9 @@ pub(in crate::cli) struct StatusView {
     pub(in crate::cli) ready: bool,
     pub(in crate::cli) reasons: Vec<ReasonView>,
     pub(in crate::cli) runs: RunCountsView,
+    /// The most urgent of the runs that have not ended.
+    #[serde(default)]
+    pub(in crate::cli) unfinished_runs: Vec<UnfinishedRunView>,
     pub(in crate::cli) providers: Vec<ProviderView>,
     pub(in crate::cli) spent_today_usd: f64,
     pub(in crate::cli) caps: Vec<Cap>,
@@ -69,6 +73,27 @@ pub(in crate::cli) struct RunCountsView {
     pub(in crate::cli) open: usize,
     pub(in crate::cli) holding: usize,
     pub(in crate::cli) paused: usize,
+    /// Runs that nothing continues.
+    #[serde(default)]
+    pub(in crate::cli) stuck: usize,
+}
+
+/// A run that has not ended.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(in crate::cli) struct UnfinishedRunView {
+    pub(in crate::cli) run: RunNumber,
+    pub(in crate::cli) pipeline: String,
+    pub(in crate::cli) state: String,
+    pub(in crate::cli) reason: Option<String>,
+    pub(in crate::cli) waiting_for_scope: Option<ScopeWaitView>,
+}
+
+/// For which limit of a scope the requests of a run wait.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub(in crate::cli) struct ScopeWaitView {
+    pub(in crate::cli) scope: String,
+    pub(in crate::cli) limit: String,
+    pub(in crate::cli) requests: usize,
 }
 
 /// A provider.
@@ -87,6 +112,7 @@ pub(in crate::cli) struct ProviderView {
     pub(in crate::cli) throttled: u64,
     /// The limit that is used most.
     pub(in crate::cli) limit: Option<LimitView>,
+    #[serde(rename = "held_for_seconds", with = "seconds")]
     pub(in crate::cli) held_for: Duration,
     pub(in crate::cli) targets: Vec<TargetView>,
     pub(in crate::cli) keys_in_cooldown: Vec<CooldownView>,

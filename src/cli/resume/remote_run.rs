@@ -34,10 +34,9 @@ pub(super) fn resume(remote: &Remote, args: &Resume, mode: Mode) -> Exit {
 pub(super) fn retry(remote: &Remote, args: &Retry, mode: Mode) -> Exit {
     let mut options = local_options(&args.stored, args.overwrite, args.pause, args.metrics.is_given());
     options.extend(args.config.is_some().then_some("--config"));
-    options.extend(args.stored.accept_changes.then_some("--accept-changes"));
     options.extend(args.stored.max_cost.is_some().then_some("--max-cost"));
     let run = args.run;
-    let body = json!({ "classes": args.classes });
+    let body = json!({ "classes": args.classes, "accept_changes": args.stored.accept_changes });
     let retried = check(&options).and_then(|()| {
         let _: RunView = remote.post(&format!("/runs/{run}/retry"), &body)?;
         Ok(())

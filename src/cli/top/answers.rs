@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::cli::remote::views::ScopeWaitView;
 use crate::run::Items;
 use crate::store::RunNumber;
 use crate::types::Class;
@@ -40,14 +41,6 @@ pub(super) struct HoldingView {
     pub(super) class: Class,
     pub(super) message: String,
     pub(super) retry_in_seconds: f64,
-}
-
-/// For which limit of a scope the requests of a run wait.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct ScopeWaitView {
-    pub(super) scope: String,
-    pub(super) limit: String,
-    pub(super) requests: usize,
 }
 
 /// An event.

@@ -312,7 +312,7 @@ pub(super) mod tests {
         });
         let run = |run: i64, state: &str, class: Value, progress: Value| {
             serde_json::from_value(json!({
-                "run": run, "pipeline": "email", "state": state, "reason": null, "class": class, "updated_at": 0,
+                "run": run, "pipeline": "email", "state": state, "reason": null, "class": class, "updated_at": "2026-11-30T08:15:00.000Z",
                 "sessions": 1, "progress": progress
             }))
             .unwrap()
@@ -329,7 +329,7 @@ pub(super) mod tests {
                     "provider": "claude", "simulated": false, "out_of_service": null, "draining": false, "up": true,
                     "in_flight": 3, "concurrency": 10, "queued": 12, "calls": 100, "throttled": 2,
                     "limit": { "model": null, "limit": "requests", "per_minute": 600.0, "utilization": 0.5 },
-                    "held_for": { "secs": 0, "nanos": 0 },
+                    "held_for_seconds": 0.0,
                     "targets": [{ "model": "haiku", "breaker": "half_open", "forced_open": false }],
                     "keys_in_cooldown": []
                 }]

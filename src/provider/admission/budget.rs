@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::guard::{BudgetScope, ReserveError, SharedBudget, TokenCost};
 use crate::types::{
-    Charged, Class, Completion, Day, Failure, ModelName, NanoUsd, Price, ProviderName, Spend,
+    Cause, Charged, Class, Completion, Day, Failure, ModelName, NanoUsd, Price, ProviderName, Spend,
 };
 
 use crate::provider::call::{Call, Rejection};
@@ -190,7 +190,8 @@ fn refused(budget: &SharedBudget, failure: Failure) -> Rejection {
 
 fn unpriced(provider: &ProviderName, model: &ModelName) -> Failure {
     let problem = format!("{provider}/{model} has no price, and spending is capped");
-    Failure::new(Class::Budget, format!("{problem}: write its price in the configuration"))
+    let message = format!("{problem}: write its price in the configuration");
+    Failure::new(Class::Budget, message).with_cause(Cause::NeverWithinBudget)
 }
 
 impl BudgetReservation {

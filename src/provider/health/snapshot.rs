@@ -1,4 +1,4 @@
-//! The state of a provider at one instant, for display.
+//! The state of a provider at one instant, for display. Durations are seconds in JSON.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::utilization::{LimitSnapshot, LimitUtilization};
 use crate::guard::BreakerState;
 use crate::provider::out_of_service::OutOfService;
-use crate::types::{Class, Format, KeyLabel, ModelName, ProviderName};
+use crate::types::{Class, Format, KeyLabel, ModelName, ProviderName, seconds};
 
 /// A provider at one instant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -44,8 +44,10 @@ pub struct Snapshot {
     /// The limit with the highest utilization, the account's or a model's; `None` without a limit.
     pub limit: Option<LimitUtilization>,
     /// The remaining wait that the provider asked for.
+    #[serde(rename = "held_for_seconds", with = "seconds")]
     pub held_for: Duration,
     /// The wait until the retry budget admits a retry; zero if it admits one now.
+    #[serde(rename = "retry_budget_wait_seconds", with = "seconds")]
     pub retry_budget_wait: Duration,
     /// Its targets.
     pub targets: Vec<TargetSnapshot>,
@@ -66,6 +68,7 @@ pub struct KeySnapshot {
     /// The models for which it has a cool-down of its own.
     pub models_in_cooldown: Vec<ModelName>,
     /// The remaining cool-down; zero without one.
+    #[serde(rename = "usable_in_seconds", with = "seconds")]
     pub usable_in: Duration,
     /// The class of the failure that caused the cool-down.
     pub class: Option<Class>,
@@ -110,6 +113,7 @@ pub struct TargetSnapshot {
     /// The concurrency limit before the provider objected or failed; `None` if it is not lower now.
     pub reduced_from: Option<usize>,
     /// The wait until the next probe while a breaker is open.
+    #[serde(rename = "probed_in_seconds", with = "seconds")]
     pub probed_in: Duration,
     /// The failure that keeps a breaker from being closed: its class and the provider's message.
     pub last_failure: Option<(Class, Box<str>)>,

@@ -73,7 +73,14 @@ impl Run {
         let Some(item) = self.in_flight.remove(&id.0) else { return };
         let key = &item.job.item.key;
         let incarnation = item.incarnation;
-        warn!(item = %key, ?exit, incarnation, "the actor of an item died before the item finished");
+        warn!(
+            run = self.number(),
+            pipeline = self.pipeline.name(),
+            item = %key,
+            ?exit,
+            incarnation,
+            "the actor of an item died before the item finished"
+        );
         self.stats.count_lost(1);
         if item.incarnation == 1 {
             return self.start_item(item.job, item.started, 2, ctx);

@@ -2,7 +2,7 @@
 //! next incarnation or the next tick runs it again.
 
 use actix::prelude::*;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::Run;
 use crate::run::inbox::{EntryRead, Event};
@@ -77,10 +77,13 @@ impl Handler<ItemDeferred> for Run {
         }
         if why.class == Class::Budget {
             self.stats.items.paused += u64::from(was_in_flight);
+            if self.paused.is_none() {
+                info!(run = self.number(), pipeline = self.pipeline.name(), %why, "the run pauses");
+            }
             self.paused.get_or_insert(*why);
             self.stop_intake(RunOutcome::Paused);
         } else {
-            debug!(%why, "item deferred");
+            debug!(run = self.number(), pipeline = self.pipeline.name(), %why, "item deferred");
             let items = &mut self.stats.items;
             let count =
                 if self.outcome == RunOutcome::Paused { &mut items.paused } else { &mut items.unfinished };

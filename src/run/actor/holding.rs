@@ -48,11 +48,17 @@ impl Run {
         // A hold also begins between two updates, when a request fails.
         match (&self.logged_hold, oldest) {
             (None, Some((route, hold))) => {
-                warn!(%route, why = %failure_of_hold(&hold), "the run holds");
+                warn!(
+                    run = self.number(),
+                    pipeline = self.pipeline.name(),
+                    %route,
+                    why = %failure_of_hold(&hold),
+                    "the run holds"
+                );
                 self.logged_hold = Some(self.metrics.begin_hold());
             }
             (Some(_), None) => {
-                info!("the run holds no longer");
+                info!(run = self.number(), pipeline = self.pipeline.name(), "the run holds no longer");
                 self.logged_hold = None;
             }
             (None, None) | (Some(_), Some(_)) => {}
@@ -98,7 +104,12 @@ impl Run {
 
     /// Stops reading items, and fails those whose requests hold.
     fn fail_held_items(&mut self, why: Failure, now: Instant) {
-        warn!(%why, "the run fails the items that hold");
+        warn!(
+            run = self.number(),
+            pipeline = self.pipeline.name(),
+            %why,
+            "the run fails the items that hold"
+        );
         self.gate.fail_held();
         self.held_items_failed_at.get_or_insert(now);
         self.paused.get_or_insert(why);
@@ -107,7 +118,7 @@ impl Run {
 
     /// Stops reading items, and leaves those unfinished whose requests wait.
     pub(super) fn pause(&mut self, why: Failure) {
-        info!(%why, "the run pauses");
+        info!(run = self.number(), pipeline = self.pipeline.name(), %why, "the run pauses");
         self.paused.get_or_insert(why);
         self.stop_intake(RunOutcome::Paused);
         self.stop.send_replace(true);

@@ -3,13 +3,11 @@
 use actix_web::http::header::ETAG;
 use actix_web::web::{self, Data, Json, Payload, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use serde::Deserialize;
 
 use crate::clock;
-use crate::daemon::{ConfigView, PricesView, SpendingKey, SpendingRow};
+use crate::daemon::{ConfigCheck, ConfigView, PricesView, Reloaded, SpendingKey, SpendingRow};
 use crate::run::Cap;
-use crate::runtime::ReloadReport;
 use crate::server::access::{Administrator, Reader};
 use crate::server::api_state::ApiState;
 use crate::server::body;
@@ -18,7 +16,7 @@ use crate::server::problem::Problem;
 use crate::types::Day;
 
 use super::pipelines::TOML_TYPES;
-use super::problems::Problems;
+use super::problems::{BodyProblems, Problems};
 
 /// Adds the routes.
 pub(super) fn configure(app: &mut ServiceConfig) {
@@ -28,13 +26,6 @@ pub(super) fn configure(app: &mut ServiceConfig) {
         .service(web::resource("/prices").route(web::get().to(prices)))
         .service(web::resource("/spending").route(web::get().to(spending)))
         .service(web::resource("/caps").route(web::get().to(caps)));
-}
-
-/// A candidate without faults.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct CheckedConfig {
-    /// A line for each provider that would be left out or simulated, and hints.
-    notes: Vec<String>,
 }
 
 /// The days and the groups of a list of spending.
@@ -89,10 +80,9 @@ pub(super) async fn show(_: Reader, request: HttpRequest, state: Data<ApiState>)
         content((String = "application/toml"), (String = "text/plain")),
     ),
     responses(
-        (status = 200, description = "The candidate has no faults.", body = CheckedConfig),
-        (status = 422, description = "The candidate has the faults in `diagnostics`.", body = Problem,
-            content_type = "application/problem+json"),
+        (status = 200, description = "Whether it is valid, its notes, or all its problems.", body = ConfigCheck),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn check(
@@ -100,10 +90,10 @@ pub(super) async fn check(
     request: HttpRequest,
     state: Data<ApiState>,
     payload: Payload,
-) -> Result<Json<CheckedConfig>, Problem> {
+) -> Result<Json<ConfigCheck>, Problem> {
     body::expect_type(&request, &TOML_TYPES)?;
     let text = body::text(&request, payload, &state).await?;
-    Ok(Json(CheckedConfig { notes: state.daemon.check_configuration(&text)? }))
+    Ok(Json(state.daemon.check_configuration(&text)))
 }
 
 /// Loads the configuration again and applies it.
@@ -115,7 +105,7 @@ pub(super) async fn check(
     tag = "configuration",
     operation_id = "reload_config",
     responses(
-        (status = 200, description = "What was changed.", body = Object),
+        (status = 200, description = "What was changed.", body = Reloaded),
         (status = 422, description = "The configuration has the faults in `diagnostics`. Nothing was changed.",
             body = Problem, content_type = "application/problem+json"),
         Problems,
@@ -124,7 +114,7 @@ pub(super) async fn check(
 pub(super) async fn reload(
     Administrator(caller): Administrator,
     state: Data<ApiState>,
-) -> Result<Json<ReloadReport>, Problem> {
+) -> Result<Json<Reloaded>, Problem> {
     Ok(Json(state.daemon.reload(&caller.name).await?))
 }
 

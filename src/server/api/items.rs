@@ -20,7 +20,7 @@ use crate::sink::Line;
 use crate::store::RunNumber;
 use crate::types::{ItemKey, duration};
 
-use super::problems::Problems;
+use super::problems::{BodyProblems, Problems};
 
 /// How long a caller waits that does not say it.
 const DEFAULT_WAIT: Duration = Duration::from_secs(30);
@@ -36,6 +36,7 @@ pub(super) fn configure(app: &mut ServiceConfig) {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SubmitQuery {
+    /// How long to wait for the line, such as `30s`, which is the default; at most `max_wait` of `[serve]`. `0s` does not wait.
     wait: Option<String>,
 }
 
@@ -70,9 +71,12 @@ pub(super) struct ItemAnswer {
             headers(("Location" = String, description = "The path of the item."))),
         (status = 404, description = "There is no such pipeline.", body = Problem,
             content_type = "application/problem+json"),
+        (status = 409, description = "Another item has this `id`, or a request with the same `Idempotency-Key` is in progress.",
+            body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "The pipeline cannot be run, or the item does not fit its input.", body = Problem,
             content_type = "application/problem+json"),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn submit(

@@ -31,8 +31,8 @@ static DOCUMENT: LazyLock<Document> = LazyLock::new(Api::openapi);
 #[openapi(
     info(
         title = "Pointsman",
-        description = "Runs very many requests to language models at once and loses none of them. Errors are problem \
-                       details (RFC 9457). Every response has `X-Request-Id`.",
+        description = "Sends large numbers of requests to language models within the limits of the providers, and resumes \
+                       after a crash. Errors are problem details (RFC 9457). Every response has `X-Request-Id`.",
     ),
     paths(
         super::pipelines::list,

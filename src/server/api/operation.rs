@@ -1,7 +1,6 @@
 //! `/health`, `/ready` and `/metrics`.
 
 use actix_web::HttpResponse;
-use actix_web::http::StatusCode;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::web::Data;
 use serde_json::json;
@@ -9,15 +8,14 @@ use serde_json::json;
 use crate::daemon::Readiness;
 use crate::server::access::Reader;
 use crate::server::api_state::ApiState;
-use crate::server::problem::Problem;
-use crate::types::Class;
+use crate::server::problem::{Problem, ProblemType};
 
 use super::problems::{AnyProblem, Problems};
 
 /// The media type of metrics as Prometheus reads them.
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers as long as the process turns.
+/// Answers as long as the process responds.
 #[utoipa::path(
     get,
     path = "/health",
@@ -25,7 +23,7 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
     operation_id = "health",
     security(()),
     responses(
-        (status = 200, description = "The process turns.", body = Object),
+        (status = 200, description = "The process responds.", body = Object),
         (status = 503, description = "A thread of the process is blocked.", body = Problem, content_type = "application/problem+json"),
         AnyProblem,
     ),
@@ -33,7 +31,7 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(in crate::server) async fn health(state: Data<ApiState>) -> Result<HttpResponse, Problem> {
     if state.daemon.pointsman().is_stalled() {
         let detail = "a thread of the process is blocked";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, Class::Internal, detail));
+        return Err(Problem::new(ProblemType::Unavailable, detail));
     }
     Ok(HttpResponse::Ok().json(json!({ "status": "ok" })))
 }
@@ -72,6 +70,6 @@ pub(in crate::server) async fn ready(reader: Option<Reader>, state: Data<ApiStat
     ),
 )]
 pub(in crate::server) async fn metrics(_: Reader, state: Data<ApiState>) -> Result<HttpResponse, Problem> {
-    let text = state.daemon.pointsman().metrics_text().await;
+    let text = state.daemon.metrics_text().await;
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, PROMETHEUS_TEXT)).body(text))
 }

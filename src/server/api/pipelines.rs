@@ -14,7 +14,7 @@ use crate::server::body;
 use crate::server::etag;
 use crate::server::problem::Problem;
 
-use super::problems::Problems;
+use super::problems::{BodyProblems, Problems};
 
 /// The media types of a text in TOML.
 pub(super) const TOML_TYPES: [&str; 2] = ["application/toml", "text/plain"];
@@ -112,6 +112,7 @@ pub(super) async fn show(
         (status = 422, description = "The text has the faults in `diagnostics`.", body = Problem,
             content_type = "application/problem+json"),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn put(
@@ -170,7 +171,11 @@ pub(super) async fn delete(
         description = "The text of the pipeline, in TOML.",
         content((String = "application/toml"), (String = "text/plain")),
     ),
-    responses((status = 200, description = "The steps, or all problems.", body = PipelineCheck), Problems),
+    responses(
+        (status = 200, description = "Whether it is valid, its steps, or all problems.", body = PipelineCheck),
+        Problems,
+        BodyProblems,
+    ),
 )]
 pub(super) async fn check(
     _: Viewer,

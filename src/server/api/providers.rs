@@ -12,7 +12,7 @@ use crate::server::body;
 use crate::server::problem::Problem;
 use crate::types::{KeyLabel, TargetName};
 
-use super::problems::Problems;
+use super::problems::{BodyProblems, Problems};
 
 /// Adds the routes.
 pub(super) fn configure(app: &mut ServiceConfig) {
@@ -101,6 +101,7 @@ pub(super) async fn show(
         (status = 404, description = "There is no such provider or model.", body = Problem,
             content_type = "application/problem+json"),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn set_breaker(

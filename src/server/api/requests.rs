@@ -21,7 +21,7 @@ use crate::server::sse;
 use crate::telemetry::TraceContext;
 use crate::types::{RequestError, StreamEvent};
 
-use super::problems::Problems;
+use super::problems::{BodyProblems, Problems};
 
 /// How long a stream waits for its first event, so that a failure before it is answered with its status.
 const MAX_STATUS_WAIT: Duration = Duration::from_secs(5);
@@ -57,6 +57,7 @@ pub(super) fn configure(app: &mut ServiceConfig) {
         (status = 504, description = "No target answered in time.", body = Problem,
             content_type = "application/problem+json"),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn send(

@@ -1,6 +1,5 @@
 //! `/runs/{run}/…`: what a run has produced. Everything can be read while the run is in progress.
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use actix_web::web::{self, Bytes, Data, Json, Path, Query, ServiceConfig};
 use actix_web::{HttpResponse, HttpResponseBuilder};
@@ -12,10 +11,9 @@ use crate::daemon::{self, ItemPage, ItemQuery, ItemState, ItemView, LineStream, 
 use crate::run::Report;
 use crate::server::access::Viewer;
 use crate::server::api_state::ApiState;
-use crate::server::problem::Problem;
+use crate::server::problem::{Problem, ProblemType};
 use crate::sink::{Format, FormulaCells};
 use crate::store::RunNumber;
-use crate::types::Class;
 
 use super::problems::Problems;
 
@@ -119,7 +117,7 @@ pub(super) async fn report(
         Ok(report) => Ok(Json(report?)),
         Err(_) => {
             let detail = "the report of so many items takes longer than `max_wait` of [serve]";
-            Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, Class::Timeout, detail))
+            Err(Problem::new(ProblemType::Unavailable, detail))
         }
     }
 }

@@ -6,17 +6,17 @@ use actix_web::{HttpRequest, HttpResponse};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::daemon::{Caller, ItemsFrom, NewRun, RunPage, RunQuery, RunView};
+use crate::daemon::{Caller, ItemsFrom, NewRun, RunPage, RunQuery, RunView, ShownState};
 use crate::server::access::{Runner, Viewer};
 use crate::server::api_state::ApiState;
 use crate::server::body;
 use crate::server::idempotency::{Checked, Execution, IdempotencyKey, replayed, to_its_end};
 use crate::server::problem::Problem;
-use crate::store::{RunNumber, RunState};
+use crate::store::RunNumber;
 use crate::types::Class;
 
 use super::money::dollars;
-use super::problems::Problems;
+use super::problems::{BodyProblems, Problems};
 
 /// Adds the routes.
 pub(super) fn configure(app: &mut ServiceConfig) {
@@ -33,9 +33,14 @@ pub(super) fn configure(app: &mut ServiceConfig) {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ListQuery {
+    /// Only runs in this state: `running`, `holding`, `paused`, `completed`, `stopped`, `cancelled`, `io_error`, `crashed` or
+    /// `empty`.
     state: Option<String>,
+    /// Only runs of this pipeline.
     pipeline: Option<String>,
+    /// Where the page begins: `next_cursor` of the page before.
     cursor: Option<String>,
+    /// How many runs it has at most.
     #[serde(default)]
     limit: u32,
     /// Whether each run has `summary`: its counts and its cost over all sessions.
@@ -60,7 +65,9 @@ pub(super) struct CreateBody {
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ResumeBody {
+    /// Whether the run continues with its models and prices as they are now.
     accept_changes: bool,
+    /// The most that the run may spend from now on, what it has spent included.
     max_cost_usd: Option<f64>,
 }
 
@@ -68,8 +75,11 @@ pub(super) struct ResumeBody {
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RetryBody {
+    /// Only items that failed with one of these classes; without it, all.
     #[schema(value_type = Vec<String>)]
     classes: Vec<Class>,
+    /// Whether the run continues with its models and prices as they are now.
+    accept_changes: bool,
 }
 
 /// Lists runs, the newest first.
@@ -113,9 +123,12 @@ pub(super) async fn list(
             headers(("Location" = String, description = "The path of what was created."))),
         (status = 404, description = "There is no such pipeline.", body = Problem,
             content_type = "application/problem+json"),
+        (status = 409, description = "A request with the same `Idempotency-Key` is in progress.", body = Problem,
+            content_type = "application/problem+json"),
         (status = 422, description = "The pipeline or the items cannot be used.", body = Problem,
             content_type = "application/problem+json"),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn create(
@@ -248,9 +261,10 @@ pub(super) async fn hold(
         (status = 200, description = "The run.", body = RunView),
         (status = 404, description = "There is no such run.", body = Problem,
             content_type = "application/problem+json"),
-        (status = 409, description = "The run is in progress or complete, or its pipeline, models or prices have changed.", body = Problem,
+        (status = 409, description = "The run is in progress or complete, or its models or prices have changed.", body = Problem,
             content_type = "application/problem+json"),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn resume(
@@ -302,9 +316,10 @@ pub(super) async fn cancel(
         (status = 200, description = "The run.", body = RunView),
         (status = 404, description = "There is no such run.", body = Problem,
             content_type = "application/problem+json"),
-        (status = 409, description = "The run is in progress.", body = Problem,
+        (status = 409, description = "The run is in progress, or its models or prices have changed.", body = Problem,
             content_type = "application/problem+json"),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn retry(
@@ -315,12 +330,14 @@ pub(super) async fn retry(
     payload: Payload,
 ) -> Result<Json<RunView>, Problem> {
     let body: RetryBody = body::json_or_default(&request, payload, &state).await?;
-    Ok(Json(state.daemon.retry_run(RunNumber(run.into_inner()), body.classes, &caller).await?))
+    let run = RunNumber(run.into_inner());
+    Ok(Json(state.daemon.retry_run(run, body.classes, body.accept_changes, &caller).await?))
 }
 
-fn run_state(word: &str) -> Result<RunState, Problem> {
-    RunState::parse(word).ok_or_else(|| {
-        Problem::bad_request(format!("there is no state {word:?}"))
-            .with_advice("use running, completed, stopped, paused, io_error or cancelled")
+fn run_state(word: &str) -> Result<ShownState, Problem> {
+    ShownState::parse(word).ok_or_else(|| {
+        let words = ShownState::ALL.map(ShownState::as_str).join(", ");
+        Problem::bad_request(format!("`state`: there is no state {word:?}"))
+            .with_advice(format!("use one of these: {words}"))
     })
 }

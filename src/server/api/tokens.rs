@@ -18,7 +18,7 @@ use crate::server::body;
 use crate::server::problem::Problem;
 
 use super::money;
-use super::problems::Problems;
+use super::problems::{BodyProblems, Problems};
 
 /// Adds the routes.
 pub(super) fn configure(app: &mut ServiceConfig) {
@@ -82,6 +82,7 @@ pub(super) async fn list(_: Administrator, state: Data<ApiState>) -> Result<Json
         (status = 422, description = "The name or the permissions are invalid.", body = Problem,
             content_type = "application/problem+json"),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn create(

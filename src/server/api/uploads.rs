@@ -1,6 +1,5 @@
 //! `/runs/upload`: creates a run of a file of items, which is the body.
 
-use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use actix_web::web::{self, Data, Payload, Query, ServiceConfig};
 use actix_web::{HttpRequest, HttpResponse};
@@ -11,11 +10,10 @@ use crate::server::access::Runner;
 use crate::server::api_state::ApiState;
 use crate::server::body;
 use crate::server::idempotency::{Checked, IdempotencyKey, replayed, to_its_end};
-use crate::server::problem::Problem;
-use crate::types::Class;
+use crate::server::problem::{Problem, ProblemType};
 
 use super::money::dollars;
-use super::problems::Problems;
+use super::problems::{BodyProblems, Problems};
 use super::runs::create_run;
 
 /// The media types of items, and the format of each.
@@ -91,11 +89,12 @@ impl UploadFormat {
             headers(("Location" = String, description = "The path of what was created."))),
         (status = 404, description = "There is no such pipeline.", body = Problem,
             content_type = "application/problem+json"),
-        (status = 415, description = "The format of the items is not known.", body = Problem,
+        (status = 409, description = "A request with the same `Idempotency-Key` is in progress.", body = Problem,
             content_type = "application/problem+json"),
         (status = 422, description = "The pipeline or the items cannot be used.", body = Problem,
             content_type = "application/problem+json"),
         Problems,
+        BodyProblems,
     ),
 )]
 pub(super) async fn upload(
@@ -125,7 +124,7 @@ pub(super) async fn upload(
 }
 
 fn upload_format(request: &HttpRequest, given: Option<UploadFormat>) -> Result<UploadFormat, Problem> {
-    let unsupported = |detail| Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, Class::ApiError, detail);
+    let unsupported = |detail| Problem::new(ProblemType::UnsupportedMediaType, detail);
     let header = |name| {
         let value = request.headers().get(name).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()

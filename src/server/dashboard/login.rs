@@ -107,8 +107,8 @@ fn form(prefix: &str, error: Option<&str>) -> Markup {
             button type="submit" { "Log in" }
         }
         p .note {
-            "A token is made with " code { "pointsman token new" }
-            ". The session lasts for 12 hours, and ends when the token is revoked."
+            code { "pointsman token new" }
+            " creates a token. The session lasts for 12 hours, and ends when the token is revoked."
         }
         p { a href={ (prefix) "/" } { "I have logged in already" } }
     }

@@ -12,6 +12,7 @@ use crate::guard::BreakerState;
 use crate::provider::{KeySnapshot, LimitSnapshot, OutOfService, Snapshot, TargetSnapshot};
 use crate::run::{Cap, CapScope};
 use crate::server::api_state::ApiState;
+use crate::types::NanoUsd;
 
 use super::charts::charts;
 use super::fragment::Fragment;
@@ -99,6 +100,7 @@ fn runs(runs: &[CountedRun], prefix: &str) -> Markup {
                             th scope="col" { "State" }
                             th scope="col" .number { "Done" }
                             th scope="col" .number { "Failed" }
+                            th scope="col" .number { "Rejected" }
                             th scope="col" .number { "Cost" }
                             th scope="col" { "Changed" }
                         }
@@ -115,7 +117,7 @@ fn runs(runs: &[CountedRun], prefix: &str) -> Markup {
 fn ended_row(summary: &CountedRun, prefix: &str) -> Markup {
     let totals = summary.totals.unwrap_or_default();
     let unknown = totals.usage.calls_of_unknown_cost;
-    let known = (unknown == 0 || totals.usage.cost.0 > 0).then(|| totals.usage.cost.dollars());
+    let known = totals.known_cost().map(NanoUsd::dollars);
     html! {
         tr {
             th scope="row" { (run_link(summary, prefix)) }
@@ -123,6 +125,7 @@ fn ended_row(summary: &CountedRun, prefix: &str) -> Markup {
             td { (state(summary.run.state)) }
             td .number { (shown::count(totals.completed)) }
             td .number { (shown::count(totals.failed)) }
+            td .number { (shown::count(summary.run.items.rejected)) }
             td .number { (known_cost(known, unknown)) }
             td { (shown::time(summary.run.updated_at)) }
         }
@@ -304,7 +307,7 @@ fn cap(cap: &Cap) -> Markup {
 mod tests {
     use std::sync::Arc;
 
-    use crate::daemon::{HistorySample, RunView, SpentToday};
+    use crate::daemon::{HistorySample, ItemCounts, RunView, SpentToday};
     use crate::provider::KeyCooldown;
     use crate::run::{Holding, Progress};
     use crate::store::RunNumber;
@@ -398,6 +401,8 @@ mod tests {
             updated_at: 0,
             sessions: 1,
             one_at_a_time: false,
+            items: ItemCounts::default(),
+            cost_usd: None,
             progress: Some(progress),
             summary: None,
         };
@@ -432,6 +437,19 @@ mod tests {
         }
         assert!(page.contains("&lt;script&gt;alert(1)"), "{page}");
         assert!(rendered(&"a".repeat(1 << 20)).len() < 50_000);
+    }
+
+    #[test]
+    fn a_run_that_has_ended_shows_how_many_records_were_rejected() {
+        let mut ended = holding_run("it");
+        ended.run.state = "completed";
+        ended.run.progress = None;
+        ended.run.items.rejected = 7_531;
+        let overview = Overview { runs: vec![ended], process: None };
+        let page: String = fragments(&overview, "").iter().map(|part| part.section().into_string()).collect();
+        for part in ["<th scope=\"col\" class=\"number\">Rejected</th>", &format!(">{}</td>", shown::count(7_531))] {
+            assert!(page.contains(part), "{part} in {page}");
+        }
     }
 
     #[test]

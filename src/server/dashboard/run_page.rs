@@ -29,7 +29,7 @@ pub(super) struct ItemsQuery {
     cursor: Option<String>,
 }
 
-/// The form that resumes a run.
+/// The form that resumes a run, or retries its failed items.
 #[derive(Debug, Default, Deserialize)]
 struct ResumeForm {
     accept_changes: Option<String>,
@@ -106,11 +106,16 @@ pub(super) async fn cancel(
 
 pub(super) async fn retry(
     FormSender(visitor): FormSender,
+    request: HttpRequest,
     state: Data<ApiState>,
     path: Path<String>,
+    payload: Payload,
 ) -> Result<HttpResponse, PageError> {
     let run = number(&path, &visitor)?;
-    let retried = state.daemon.retry_run(run, Vec::new(), &visitor.caller).await;
+    let form: ResumeForm =
+        read_form(&request, payload, &state).await.map_err(|problem: Problem| visitor.error(problem))?;
+    let accepts = form.accept_changes.is_some();
+    let retried = state.daemon.retry_run(run, Vec::new(), accepts, &visitor.caller).await;
     retried.map_err(|error| visitor.error(error))?;
     Ok(to_run(&state, run))
 }
@@ -170,6 +175,9 @@ fn actions(details: &RunDetails, prefix: &str) -> Markup {
     let is_complete = details.summary.run.state == "completed";
     let can_cancel = !matches!(details.summary.run.state, "completed" | "cancelled");
     let has_failed = details.summary.totals.is_some_and(|totals| totals.failed > 0);
+    if is_complete && !has_failed {
+        return html! { p { "The run is complete: there is nothing to control." } };
+    }
     html! {
         div .actions {
             @if is_open {
@@ -180,12 +188,18 @@ fn actions(details: &RunDetails, prefix: &str) -> Markup {
                     button #resume type="submit" { "Resume" }
                     label {
                         input #accept-changes type="checkbox" name="accept_changes" value="yes";
-                        " although the pipeline, models or prices have changed"
+                        " although models or prices have changed"
                     }
                 }
             }
             @if !is_open && has_failed {
-                form method="post" action=(path("retry")) { button #retry type="submit" { "Retry failed items" } }
+                form method="post" action=(path("retry")) {
+                    button #retry type="submit" { "Retry failed items" }
+                    label {
+                        input #retry-accept-changes type="checkbox" name="accept_changes" value="yes";
+                        " although models or prices have changed"
+                    }
+                }
             }
             @if can_cancel {
                 details #cancel {

@@ -46,6 +46,7 @@ pub(super) fn progress(summary: &CountedRun) -> Markup {
                     (fact("Done", &shown::count(totals.completed)))
                     (fact("Failed", &shown::count(totals.failed)))
                     @if totals.skipped > 0 { (fact("Skipped", &shown::count(totals.skipped))) }
+                    @if run.items.rejected > 0 { (fact("Rejected", &shown::count(run.items.rejected))) }
                     @if totals.open > 0 { (fact("Unfinished", &shown::count(totals.open))) }
                     (fact("Cost", &cost(totals.usage.cost, totals.usage.calls_of_unknown_cost)))
                 }

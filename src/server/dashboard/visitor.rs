@@ -113,7 +113,7 @@ impl FromRequest for FormSender {
 }
 
 fn allowed(identity: Identity, permissions: &[Permission]) -> Result<Identity, Problem> {
-    if identity.has_any(permissions) { Ok(identity) } else { Err(Problem::forbidden()) }
+    if identity.has_any(permissions) { Ok(identity) } else { Err(Problem::forbidden(permissions)) }
 }
 
 impl fmt::Display for PageError {

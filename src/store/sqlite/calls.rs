@@ -73,7 +73,7 @@ impl Sqlite {
     ) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let slot = now.div_euclid(SLOT);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         // An immediate transaction: it reads before it writes, and no other process may write in between.
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         for (target, more) in calls {
@@ -185,7 +185,7 @@ mod tests {
     #[tokio::test]
     async fn a_database_of_an_earlier_program_counts_from_its_next_opening() {
         let (folder, store) = opened().await;
-        sqlx::query("DROP TABLE calls").execute(&mut *store.writer().await).await.unwrap();
+        sqlx::query("DROP TABLE calls").execute(&mut *store.writer().await.unwrap()).await.unwrap();
         store.close().await;
         let store = Sqlite::open(&folder.path().join("a.db")).await.unwrap();
         assert_eq!(store.calls_of_day_at(LATE).await.unwrap(), []);
@@ -199,7 +199,7 @@ mod tests {
         store.count_calls_at(&calls("a/m", 4), LATE).await.unwrap();
         store.count_calls_at(&calls("a/m", 5), LATE + 31 * 24 * HOUR).await.unwrap();
         assert_eq!(sum(&store, LATE).await, 0);
-        sqlx::query("UPDATE calls SET calls = 1").execute(&mut *store.writer().await).await.unwrap();
+        sqlx::query("UPDATE calls SET calls = 1").execute(&mut *store.writer().await.unwrap()).await.unwrap();
         let refused = store.calls_of_day_at(LATE + 31 * 24 * HOUR).await.unwrap_err().to_string();
         assert!(refused.contains("is damaged") && refused.contains("a row of calls"), "{refused}");
         store.close().await;

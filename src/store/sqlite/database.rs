@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use sqlx::Connection;
-use sqlx::sqlite::{SqliteConnection, SqlitePool};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqlitePool};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::store::error::Error;
 
 use super::advice;
+use super::connection::connect;
 use super::file_identity::FileIdentity;
 
 /// A store in one SQLite file.
@@ -19,6 +20,8 @@ pub struct Sqlite {
     pub(super) real_path: PathBuf,
     pub(super) identity: FileIdentity,
     pub(super) writer: Mutex<SqliteConnection>,
+    /// How the writer connects.
+    pub(super) writer_options: SqliteConnectOptions,
     pub(super) readers: SqlitePool,
 }
 
@@ -35,8 +38,42 @@ impl Sqlite {
         drop(self.writer.into_inner().close().await);
     }
 
-    pub(super) async fn writer(&self) -> MutexGuard<'_, SqliteConnection> {
-        self.writer.lock().await
+    /// Returns the connection that writes, and replaces it first if its last transaction has not ended.
+    ///
+    /// On a full disk, SQLite may roll a transaction back by itself. The driver's own rollback then fails, the driver
+    /// counts the transaction as open forever, and the connection refuses every later one.
+    ///
+    /// # Errors
+    /// If it cannot be replaced. The next call tries again.
+    pub(super) async fn writer(&self) -> Result<MutexGuard<'_, SqliteConnection>, Error> {
+        let mut writer = self.writer.lock().await;
+        if has_open_transaction(&mut writer).await {
+            // The path must not lead to another file.
+            self.identity.verify(&self.path).map_err(|error| self.lost(&error))?;
+            let fresh = connect(&self.writer_options).await.map_err(|error| self.unwritten(&error))?;
+            let failed = std::mem::replace(&mut *writer, fresh);
+            tracing::warn!(path = %self.path.display(), "database connection replaced after a failed transaction");
+            // Nothing of it can be saved.
+            drop(failed.close().await);
+        }
+        Ok(writer)
+    }
+
+    /// Executes a statement on the connection that writes.
+    #[cfg(test)]
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        let mut writer = self.writer().await.unwrap();
+        sqlx::query(sql).execute(&mut *writer).await.unwrap();
+    }
+
+    /// Makes SQLite roll back each transaction of this connection with such a change, such as `INSERT ON items`.
+    #[cfg(test)]
+    pub(crate) async fn roll_back(&self, change: &str) {
+        let mut writer = self.writer().await.unwrap();
+        let trigger = format!(
+            "CREATE TEMP TRIGGER roll_back BEFORE {change} BEGIN SELECT RAISE(ROLLBACK, 'no space'); END"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(trigger)).execute(&mut *writer).await.unwrap();
     }
 
     /// Returns whether the database has a table. A read-only database of an earlier version lacks the additional ones.
@@ -65,4 +102,14 @@ impl Sqlite {
     pub(super) fn damaged(&self, what: impl Into<String>) -> Error {
         Error::Damaged { path: self.path.clone(), what: what.into() }
     }
+}
+
+/// Returns whether a transaction of this connection has not ended, although none is in use.
+async fn has_open_transaction(connection: &mut SqliteConnection) -> bool {
+    if !connection.is_in_transaction() {
+        return false;
+    }
+    // The rollback of a dropped transaction may be waiting in the queue of the connection. The ping waits behind it.
+    let has_answered = connection.ping().await.is_ok();
+    !has_answered || connection.is_in_transaction()
 }

@@ -117,7 +117,7 @@ impl Sqlite {
         // Before the lock: serializing a large document takes a while.
         let text = json_text(kind, name, value)?;
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         // An immediate transaction: it reads before it writes, and no other process may write in between.
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let found =
@@ -165,7 +165,7 @@ impl Sqlite {
         now: i64,
     ) -> Result<bool, Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let found =
             latest(&mut change, kind, name).await.map_err(|error| self.document_error(kind, &error))?;
@@ -259,7 +259,7 @@ impl Sqlite {
 
     pub(super) async fn forget_document(&self, kind: DocumentKind, name: &str) -> Result<bool, Error> {
         let query = "DELETE FROM documents WHERE kind = ? AND name = ?";
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         let gone = sqlx::query(query).bind(kind.as_str()).bind(name).execute(&mut *writer).await;
         Ok(gone.map_err(|error| self.unwritten(&error))?.rows_affected() > 0)
     }
@@ -278,7 +278,7 @@ impl Sqlite {
     /// Removes some of the documents that have expired, and returns their number.
     async fn forget_some_expired(&self, kind: DocumentKind, now: i64) -> Result<u64, Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let query = "SELECT name FROM documents INDEXED BY documents_expiry WHERE kind = ? AND expires_at <= ? \
                      AND NOT EXISTS (SELECT 1 FROM documents AS later WHERE later.kind = documents.kind \

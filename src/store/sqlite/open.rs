@@ -28,10 +28,13 @@ impl Sqlite {
         let mut writer = connect(&options).await.map_err(|error| advice::on_open(&path, &error))?;
         let real_path = path.canonicalize().unwrap_or_else(|_| path.clone());
         schema::migrate(&mut writer, &path, &real_path).await?;
+        // A database that was removed is not created again.
+        let writer_options = options.clone().create_if_missing(false);
         let pool = SqlitePoolOptions::new().max_connections(READ_CONNECTIONS).acquire_timeout(MAX_BUSY_WAIT);
         let readers = pool.connect_lazy_with(options.pragma("query_only", "1"));
         let place = FileIdentity::of(&path);
-        Ok(Self { path, real_path, identity: place, writer: Mutex::new(writer), readers })
+        let writer = Mutex::new(writer);
+        Ok(Self { path, real_path, identity: place, writer, writer_options, readers })
     }
 }
 

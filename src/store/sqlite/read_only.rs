@@ -70,10 +70,11 @@ impl Sqlite {
         schema::verify(&mut reader, &path).await?;
         let readers =
             SqlitePoolOptions::new().max_connections(READ_CONNECTIONS).acquire_timeout(MAX_BUSY_WAIT);
-        let readers = readers.connect_lazy_with(options);
+        let readers = readers.connect_lazy_with(options.clone());
         let place = FileIdentity::of(&path);
         let real_path = path.canonicalize().unwrap_or_else(|_| path.clone());
-        Ok(Self { path, real_path, identity: place, writer: Mutex::new(reader), readers })
+        let writer = Mutex::new(reader);
+        Ok(Self { path, real_path, identity: place, writer, writer_options: options, readers })
     }
 }
 

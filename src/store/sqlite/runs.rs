@@ -51,7 +51,7 @@ impl Sqlite {
             .bind(RunState::Running.as_str())
             .bind(now)
             .bind(now);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         let mut change = Connection::begin(&mut *writer).await.map_err(failed)?;
         let run = query.fetch_one(&mut *change).await.map_err(failed)?;
         let mut row = RunRow {
@@ -82,7 +82,7 @@ impl Sqlite {
         new_revision: bool,
     ) -> Result<Session, Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let mut row = self.row_of(&mut change, run).await?;
         if let Some(metadata) = metadata {
@@ -108,7 +108,7 @@ impl Sqlite {
         outcome: &Value,
     ) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let mut row = self.row_of(&mut change, run).await?;
         // The user may have cancelled it since the session last checked. A completed run cannot be cancelled.
@@ -145,7 +145,7 @@ impl Sqlite {
     /// Changes the row of a run.
     async fn change_run(&self, run: RunNumber, change: impl FnOnce(&mut RunRow)) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         // An immediate transaction: it reads before it writes, and no other process may write in between.
         let mut begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let mut row = self.row_of(&mut begun, run).await?;
@@ -170,7 +170,7 @@ impl Sqlite {
 
     pub(super) async fn forget_runs(&self, runs: &[RunNumber]) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         let mut change = Connection::begin(&mut *writer).await.map_err(failed)?;
         for run in runs {
             for table in [
@@ -190,7 +190,7 @@ impl Sqlite {
 
     pub(super) async fn shrink_file(&self) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         let left =
             sqlx::query_scalar("SELECT run FROM runs").fetch_all(&mut *writer).await.map_err(failed)?;
         // A run in progress would have to wait for as long as that takes. The space is reused in any case, so a failure
@@ -207,7 +207,7 @@ impl Sqlite {
     pub(super) async fn fold_journal(&self) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         // This process writes nothing in the meantime.
-        let _writer = self.writer().await;
+        let _writer = self.writer.lock().await;
         // A checkpoint that waits for another process would delay every commit of this process. Therefore it has its own
         // connection, so that the busy timeout of the writer does not change, even if this future is dropped.
         let options = options(&self.path).create_if_missing(false).busy_timeout(Duration::ZERO);
@@ -246,7 +246,7 @@ mod tests {
             // A dropped checkpoint may still run and delay the next.
             drop(done.await);
             drop(fold);
-            let mut writer = store.writer().await;
+            let mut writer = store.writer().await.unwrap();
             let waits = sqlx::query_scalar::<_, i64>("PRAGMA busy_timeout").fetch_one(&mut *writer).await;
             assert_eq!(waits.unwrap(), 30_000, "dropped after {most} polls");
         }

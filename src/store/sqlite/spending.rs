@@ -210,7 +210,7 @@ impl Sqlite {
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let of_scope = ByScope::from([((scope.clone(), run.0), spent.values().copied().sum())]);
         let more = spent.iter().map(|(provider, booked)| ((run.0, provider.clone()), *booked)).collect();
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         // An immediate transaction: it reads before it writes, and no other process may write in between.
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         add(&mut change, day, more).await.map_err(|error| self.spending_error(&error))?;

@@ -43,7 +43,7 @@ impl Sqlite {
         let steps: Vec<_> =
             steps.map(|(record, step)| StepRow::of(record, step)).collect::<Result<_, _>>().map_err(unfit)?;
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         // An immediate transaction: it reads before it writes, and no other process may write in between.
         let begun = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await;
         let mut change = begun.map_err(failed)?;

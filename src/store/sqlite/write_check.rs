@@ -10,7 +10,7 @@ impl Sqlite {
     /// Commits a change of one row. A rollback would not write to the disk.
     pub(super) async fn write_check(&self, now: i64) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
-        let mut writer = self.writer().await;
+        let mut writer = self.writer().await?;
         let mut change = Connection::begin_with(&mut *writer, "BEGIN IMMEDIATE").await.map_err(failed)?;
         let query = "INSERT INTO write_check (id, checked_at, checks) VALUES (1, ?, 1) \
                      ON CONFLICT (id) DO UPDATE SET checked_at = excluded.checked_at, checks = checks + 1";
