@@ -259,12 +259,13 @@ pub mod io {
 #[cfg(feature = "server")]
 pub mod service {
     pub use crate::daemon::{
-        Access, Answer, AttemptView, Caller, ConfigCheck, ConfigView, Event, EventKind, EventLog, EventUpdate, EventWatch,
-        Expected, FailureView, FieldError, ItemCounts, ItemPage, ItemProgress, ItemQuery, ItemState, ItemView, ItemsFrom,
-        LineStream, LoadConfig, NewRequest, NewRun, NewStreamMode, NewToken, NewTool, Permission,
-        PipelineCheck, PipelineEntry, PipelineOrigin, PipelineVersion, PriceView, PricesView, Readiness,
-        Reason, RejectStream, Reloaded, ResultsFrom, RunPage, RunQuery, RunUpdate, RunView, RunWatch, ShownState,
-        SpendingKey, SpendingRow, StepView, Stopping, StoredPipeline, SubmittedItem, TokenLimits, TokenView,
+        Access, Answer, AttemptView, Caller, ConfigCheck, ConfigView, Event, EventKind, EventLog,
+        EventUpdate, EventWatch, Expected, FailureView, FieldError, ItemCounts, ItemPage, ItemProgress,
+        ItemQuery, ItemState, ItemView, ItemsFrom, LineStream, LoadConfig, NewRequest, NewRun, NewStreamMode,
+        NewToken, NewTool, Permission, PipelineCheck, PipelineEntry, PipelineOrigin, PipelineVersion,
+        PriceView, PricesView, Readiness, Reason, RejectStream, Reloaded, ResultsFrom, RunPage, RunQuery,
+        RunUpdate, RunView, RunWatch, ShownState, SpendingKey, SpendingRow, StepView, Stopping,
+        StoredPipeline, SubmittedItem, TokenLimits, TokenView,
     };
     pub use crate::store::RunState;
     pub use crate::types::{Day, Secret};

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::run::{RunSummary, Unprocessed};
 use crate::store::{self, RunLock, RunNumber, RunState};
 use crate::terminal_text;
+use crate::types::Class;
 
 use super::args::{Cancel, Delete, Runs, StoreArgs};
 use super::exit::Exit;
@@ -110,8 +111,9 @@ pub(super) fn table(rows: &[RunSummary]) -> String {
             run.run.to_string(),
             terminal_text::line(&run.pipeline).into_owned(),
             match run.paused_class {
+                // Its user holds it.
+                Some(Class::Cancelled) | None => state.into_owned(),
                 Some(class) => format!("{state}: {class}"),
-                None => state.into_owned(),
             },
             count(run.completed + run.skipped),
             count(run.failed),

@@ -62,9 +62,16 @@ impl SavedArgs {
 
     pub(super) fn from_run(run: &StoredRun) -> anyhow::Result<Self> {
         let command = run.metadata.command.clone();
+        let is_of_daemon = command.get("daemon").is_some();
         // What is stored is of the other program, so why it does not fit says nothing.
         serde_json::from_value(command).map_err(|_| {
             let run = run.number;
+            if is_of_daemon {
+                return anyhow!(
+                    "run {run} belongs to a daemon: start the daemon (`pointsman serve`), which continues the run, or name it \
+                     with --server URL"
+                );
+            }
             anyhow!("run {run} was not started by this program: resume it with the program that started it")
         })
     }

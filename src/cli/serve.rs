@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::daemon::{self, Daemon};
 use crate::diagnostics::Diagnostics;
 use crate::runtime::{self, Pointsman};
-use crate::server::{BoundServer, RunningServer, ServeError, ServerOptions};
+use crate::server::{BoundServer, RunningServer, ServerOptions};
 
 use super::args::Serve;
 use super::config::load;
@@ -87,16 +87,9 @@ fn config_loader(args: &Serve) -> daemon::LoadConfig {
 
 /// Takes the address and the certificate before anything else begins.
 fn bind(config: &Config) -> anyhow::Result<BoundServer> {
-    match BoundServer::bind(config) {
-        Ok(bound) => Ok(bound),
-        Err(error) => {
-            if let ServeError::Listen { .. } = error {
-                // If this daemon runs already, its process says more than the address in use.
-                Daemon::check_unused(config)?;
-            }
-            Err(error).context("serve")
-        }
-    }
+    // If this daemon runs already, its process says more than the address in use.
+    Daemon::check_unused(config)?;
+    BoundServer::bind(config).context("serve")
 }
 
 async fn start(
@@ -151,7 +144,8 @@ impl Service {
         systemd::ready(&format!("serving at {address}"));
         let watched = self.daemon.pointsman().clone();
         // A task of its own: a reload and the drain take time.
-        let watchdog = self.daemon.pointsman().runtime().spawn(systemd::watchdog(move || !watched.is_stalled()));
+        let watchdog =
+            self.daemon.pointsman().runtime().spawn(systemd::watchdog(move || !watched.is_stalled()));
         let exit = self.serve_until_stopped(&mut signals).await;
         watchdog.abort();
         exit
@@ -186,7 +180,8 @@ impl Service {
             Err(error) => match error.diagnostics() {
                 Some(diagnostics) => {
                     self.notices.diagnostics_in_text(diagnostics);
-                    self.notices.info_in_text("the configuration was not reloaded; the previous one is in use");
+                    self.notices
+                        .info_in_text("the configuration was not reloaded; the previous one is in use");
                 }
                 None => self.notices.info_in_text(&format!("the configuration was not reloaded: {error}")),
             },

@@ -40,7 +40,9 @@ pub(super) fn status(args: &Status) -> Exit {
 
 fn is_healthy(args: &Status) -> anyhow::Result<bool> {
     let url = match &args.store.config {
-        Some(file) => ServerUrl::of(&load(Some(file), false)?.serve).context("the daemon takes any free port")?,
+        Some(file) => {
+            ServerUrl::of(&load(Some(file), false)?.serve).context("the daemon takes any free port")?
+        }
         None => args.store.server.url_or_local()?,
     };
     let client = health_client(url)?;

@@ -16,6 +16,9 @@ pub(super) const LIFETIME: Duration = Duration::from_hours(12);
 /// The most sessions. One more ends the one that would end first.
 const MAX_SESSIONS: usize = 1_000;
 
+/// The most sessions of one token, so that its holder cannot end those of others.
+const MAX_SESSIONS_PER_TOKEN: usize = 20;
+
 /// Longest text that can be one of a session, in bytes.
 const MAX_TEXT_BYTES: usize = 128;
 
@@ -41,9 +44,11 @@ impl BrowserSessions {
     pub(super) fn insert(&self, text: &str, token: TokenVersion, now: Instant) {
         let mut sessions = self.lock();
         sessions.retain(|_, session| session.ends > now);
-        if sessions.len() >= MAX_SESSIONS {
-            let first = sessions.iter().min_by_key(|(_, session)| session.ends).map(|(hash, _)| *hash);
-            first.and_then(|hash| sessions.remove(&hash));
+        let of_token = sessions.values().filter(|session| session.token.id == token.id).count();
+        if of_token >= MAX_SESSIONS_PER_TOKEN {
+            remove_first(&mut sessions, |session| session.token.id == token.id);
+        } else if sessions.len() >= MAX_SESSIONS {
+            remove_first(&mut sessions, |_| true);
         }
         sessions.insert(hash_of(text), Session { token, ends: now + LIFETIME });
     }
@@ -65,6 +70,13 @@ impl BrowserSessions {
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Session>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ends the session that would end first, of those that match.
+fn remove_first(sessions: &mut HashMap<[u8; 32], Session>, matches: impl Fn(&Session) -> bool) {
+    let matching = sessions.iter().filter(|(_, session)| matches(session));
+    let first = matching.min_by_key(|(_, session)| session.ends).map(|(hash, _)| *hash);
+    first.and_then(|hash| sessions.remove(&hash));
 }
 
 fn hash_of(text: &str) -> [u8; 32] {
@@ -98,12 +110,28 @@ mod tests {
         let now = Instant::now();
         let sessions = BrowserSessions::default();
         for number in 0..=MAX_SESSIONS {
-            sessions.insert(&number.to_string(), token(1), now + Duration::from_millis(number as u64));
+            let token = TokenVersion { id: format!("{:08x}", number / 10), version: 1 };
+            sessions.insert(&number.to_string(), token, now + Duration::from_millis(number as u64));
         }
         assert_eq!(sessions.lock().len(), MAX_SESSIONS);
         assert_eq!(sessions.token("0", now), None);
         assert!(sessions.token("1", now).is_some());
         sessions.insert("later", token(1), now + 2 * LIFETIME);
         assert_eq!(sessions.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_token_that_logs_in_often_ends_only_its_own_sessions() {
+        let now = Instant::now();
+        let sessions = BrowserSessions::default();
+        let other = TokenVersion { id: "5b5b5b5b".to_owned(), version: 1 };
+        sessions.insert("other", other.clone(), now);
+        for number in 0..=MAX_SESSIONS {
+            sessions.insert(&number.to_string(), token(1), now + Duration::from_millis(number as u64));
+        }
+        assert_eq!(sessions.lock().len(), 1 + MAX_SESSIONS_PER_TOKEN);
+        assert_eq!(sessions.token("other", now), Some(other));
+        assert!(sessions.token(&MAX_SESSIONS.to_string(), now).is_some());
+        assert_eq!(sessions.token(&(MAX_SESSIONS - MAX_SESSIONS_PER_TOKEN).to_string(), now), None);
     }
 }

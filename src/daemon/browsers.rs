@@ -31,6 +31,7 @@ impl Daemon {
         let session = random_text()?;
         let version = TokenVersion { id: found.id().to_owned(), version: found.version };
         self.browser_sessions().insert(session.expose(), version, Instant::now());
+        tracing::info!(token = found.name, "a browser has logged in");
         Ok(Some(BrowserLogin { session, lifetime_seconds: LIFETIME.as_secs() }))
     }
 

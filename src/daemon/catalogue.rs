@@ -3,7 +3,7 @@
 //! A file is read-only here, and is read again when it has changed. A stored pipeline gets a new version with every change.
 //! A name belongs to one of the two: a stored pipeline with the name of a file is hidden by the file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ use crate::store::{Document, DocumentKind, ExpectedVersion, Store};
 use crate::types::{Fingerprint, utc_time};
 
 use super::error::Error;
+use super::parsed_pipelines::{ParsedPipelines, SourceKey, Summary};
+use super::text_parser::{TextParser, length_problem};
 
 /// Longest name of a pipeline that is stored, in bytes.
 const MAX_NAME_BYTES: usize = 100;
@@ -26,12 +28,17 @@ const MAX_NAME_BYTES: usize = 100;
 /// How many stored pipelines are read at once.
 const PAGE: u32 = 100;
 
-/// The pipelines of a daemon.
-#[derive(Debug)]
+/// The pipelines of a daemon. It is cheap to clone.
+#[derive(Debug, Clone)]
 pub(super) struct Catalogue {
     store: Arc<dyn Store>,
     /// An empty folder: items of stored pipelines may attach files from the configured folders only.
     directory: PathBuf,
+    parsed: Arc<ParsedPipelines>,
+    /// Parses texts that callers send.
+    given: TextParser,
+    /// Parses files and stored texts. By itself, so that callers who send texts delay no item.
+    known: TextParser,
 }
 
 /// A pipeline of the catalogue.
@@ -154,7 +161,7 @@ pub struct PipelineVersion {
 /// A pipeline that is ready to run, and where it comes from.
 #[derive(Debug)]
 pub(super) struct LoadedPipeline {
-    pub(super) pipeline: Pipeline,
+    pub(super) pipeline: Arc<Pipeline>,
     pub(super) origin: PipelineOrigin,
 }
 
@@ -169,16 +176,21 @@ struct Source {
 impl Catalogue {
     /// Creates the catalogue. `directory` is an empty folder.
     pub(super) fn new(store: Arc<dyn Store>, directory: PathBuf) -> Self {
-        Self { store, directory }
+        Self { store, directory, parsed: Arc::default(), given: TextParser::new(), known: TextParser::new() }
+    }
+
+    /// Returns what parses texts that callers send.
+    pub(super) fn given(&self) -> &TextParser {
+        &self.given
     }
 
     /// Returns all pipelines by name, without their texts.
     pub(super) async fn entries(
         &self,
         pointsman: &Pointsman,
-        config: &Config,
+        config: &Arc<Config>,
     ) -> Result<Vec<PipelineEntry>, Error> {
-        let mut sources = file_sources(config);
+        let mut sources = read_files(pointsman, config).await?;
         let mut after = String::new();
         loop {
             let page = self.store.documents(DocumentKind::Pipeline, Some(&after), PAGE).await?;
@@ -188,55 +200,57 @@ impl Catalogue {
                 sources.entry(document.name.clone()).or_insert_with(|| Ok(stored_source(&document)));
             }
         }
-        Ok(sources.into_iter().map(|named| self.entry_of(pointsman, named)).collect())
-    }
-
-    /// Returns the entry of a source, without its text.
-    fn entry_of(
-        &self,
-        pointsman: &Pointsman,
-        (name, source): (String, Result<Source, String>),
-    ) -> PipelineEntry {
-        match source {
-            Ok(source) => PipelineEntry { text: None, ..self.entry(pointsman, &source) },
-            Err(problem) => PipelineEntry {
-                origin: PipelineOrigin::File { path: PathBuf::from(&name) },
-                name,
-                etag: String::new(),
-                steps: Vec::new(),
-                routes: Vec::new(),
-                problems: vec![problem],
-                text: None,
-            },
+        let mut entries = Vec::with_capacity(sources.len());
+        for (name, source) in sources {
+            entries.push(match source {
+                Ok(source) => PipelineEntry { text: None, ..self.entry(pointsman, &source).await? },
+                Err(problem) => entry_without_source(name, problem),
+            });
         }
+        Ok(entries)
     }
 
-    /// Returns the faults of the pipeline files: a text for each faulty file.
+    /// Returns the faults of the pipeline files: a text for each faulty file. It reads and parses them on this thread.
     pub(super) fn file_faults(&self, pointsman: &Pointsman, config: &Config) -> Vec<String> {
-        let sources = file_sources(config).into_iter();
-        sources.filter_map(|named| self.entry_of(pointsman, named).file_fault()).collect()
+        let entries = file_sources(config).into_iter().map(|(name, source)| match source {
+            Ok(source) => entry_of(&source, &self.parse_known(pointsman, &source).0),
+            Err(problem) => entry_without_source(name, problem),
+        });
+        entries.filter_map(|entry| entry.file_fault()).collect()
     }
 
     /// Returns a pipeline with its text.
     pub(super) async fn get(
         &self,
         pointsman: &Pointsman,
-        config: &Config,
+        config: &Arc<Config>,
         name: &str,
     ) -> Result<PipelineEntry, Error> {
-        Ok(self.entry(pointsman, &self.source(config, name).await?))
+        self.entry(pointsman, &self.source(pointsman, config, name).await?).await
     }
 
     /// Returns a pipeline that can be run.
     pub(super) async fn load(
         &self,
         pointsman: &Pointsman,
-        config: &Config,
+        config: &Arc<Config>,
         name: &str,
     ) -> Result<LoadedPipeline, Error> {
-        let source = self.source(config, name).await?;
-        let pipeline = self.parse(pointsman, &source)?;
-        Ok(LoadedPipeline { pipeline, origin: source.origin })
+        let source = self.source(pointsman, config, name).await?;
+        let origin = source.origin.clone();
+        let key = source.key();
+        if let Some(pipeline) = self.parsed.pipeline(&pointsman.configuration_version(), &key) {
+            return Ok(LoadedPipeline { pipeline, origin });
+        }
+        let catalogue = self.clone();
+        let parsing = pointsman.clone();
+        let parse = move || {
+            // Another caller may have parsed it meanwhile.
+            let parsed = catalogue.parsed.pipeline(&parsing.configuration_version(), &key);
+            parsed.map_or_else(|| catalogue.parse_known(&parsing, &source).1, Ok)
+        };
+        let pipeline = self.known.parse(pointsman, parse).await??;
+        Ok(LoadedPipeline { pipeline, origin })
     }
 
     /// Parses the text of a pipeline whose run is resumed. `directory` is that of its file; `None` if it was stored.
@@ -254,41 +268,41 @@ impl Catalogue {
     }
 
     /// Checks the text of a pipeline that may be stored.
-    pub(super) fn check(&self, pointsman: &Pointsman, text: &str) -> PipelineCheck {
-        match pointsman.parse_isolated_pipeline("pipeline", text, &self.directory) {
+    pub(super) async fn check(&self, pointsman: &Pointsman, text: &str) -> Result<PipelineCheck, Error> {
+        let faulty = |problems| PipelineCheck { valid: false, name: None, steps: Vec::new(), problems };
+        if let Some(problem) = length_problem(text) {
+            return Ok(faulty(vec![problem]));
+        }
+        let directory = self.directory.clone();
+        let parsing = pointsman.clone();
+        let text = text.to_owned();
+        let check = move || match parsing.parse_isolated_pipeline("pipeline", &text, &directory) {
             Ok(pipeline) => PipelineCheck {
                 valid: true,
                 name: Some(pipeline.name().to_owned()),
-                steps: step_names(&pipeline),
+                steps: Summary::of(&pipeline).steps,
                 problems: Vec::new(),
             },
-            Err(diagnostics) => PipelineCheck {
-                valid: false,
-                name: None,
-                steps: Vec::new(),
-                problems: problems_of(&diagnostics),
-            },
-        }
+            Err(diagnostics) => faulty(Summary::of_faulty(&diagnostics).problems),
+        };
+        self.given.parse(pointsman, check).await
     }
 
     /// Stores a version of a pipeline.
     pub(super) async fn put(
         &self,
         pointsman: &Pointsman,
-        config: &Config,
+        config: &Arc<Config>,
         (name, text): (&str, &str),
         by: &str,
         expected: Expected,
     ) -> Result<StoredPipeline, Error> {
         check_name(name)?;
-        refuse_file(config, name)?;
-        let pipeline = pointsman.parse_isolated_pipeline(name, text, &self.directory)?;
-        if pipeline.name() != name {
-            return Err(Error::invalid(format!(
-                "the text has name = {:?}, and it is to be stored as {name:?}: use one name for both",
-                pipeline.name()
-            )));
+        if let Some(problem) = length_problem(text) {
+            return Err(Error::invalid(problem));
         }
+        refuse_file(pointsman, config, name).await?;
+        let summary = self.check_text(pointsman, name, text).await?;
         let found = self.store.document(DocumentKind::Pipeline, name, clock::milliseconds()).await?;
         let expected = match (expected, &found) {
             (Expected::Any, _) => ExpectedVersion::Any,
@@ -312,13 +326,19 @@ impl Catalogue {
         let value = json!({ "text": text });
         let stored =
             self.store.put_document(DocumentKind::Pipeline, name, &value, by, None, expected).await?;
-        let entry = self.entry(pointsman, &stored_source(&stored));
+        let entry = entry_of(&stored_source(&stored), &summary);
         Ok(StoredPipeline { entry, is_new: found.is_none() })
     }
 
     /// Deletes a stored pipeline. Its versions stay readable.
-    pub(super) async fn delete(&self, config: &Config, name: &str, by: &str) -> Result<(), Error> {
-        refuse_file(config, name)?;
+    pub(super) async fn delete(
+        &self,
+        pointsman: &Pointsman,
+        config: &Arc<Config>,
+        name: &str,
+        by: &str,
+    ) -> Result<(), Error> {
+        refuse_file(pointsman, config, name).await?;
         if self.store.delete_document(DocumentKind::Pipeline, name, by).await? {
             Ok(())
         } else {
@@ -344,8 +364,27 @@ impl Catalogue {
         })
     }
 
-    async fn source(&self, config: &Config, name: &str) -> Result<Source, Error> {
-        if let Some(source) = file_sources(config).remove(name) {
+    /// Fails if a text cannot be stored under a name; otherwise returns what a list shows of it.
+    async fn check_text(&self, pointsman: &Pointsman, name: &str, text: &str) -> Result<Summary, Error> {
+        let directory = self.directory.clone();
+        let parsing = pointsman.clone();
+        let name = name.to_owned();
+        let text = text.to_owned();
+        let check = move || {
+            let pipeline = parsing.parse_isolated_pipeline(&name, &text, &directory)?;
+            if pipeline.name() == name {
+                return Ok(Summary::of(&pipeline));
+            }
+            Err(Error::invalid(format!(
+                "the text has name = {:?}, and it is to be stored as {name:?}: use one name for both",
+                pipeline.name()
+            )))
+        };
+        self.given.parse(pointsman, check).await?
+    }
+
+    async fn source(&self, pointsman: &Pointsman, config: &Arc<Config>, name: &str) -> Result<Source, Error> {
+        if let Some(source) = read_files(pointsman, config).await?.remove(name) {
             return source.map_err(Error::invalid);
         }
         let document = self.store.document(DocumentKind::Pipeline, name, clock::milliseconds()).await?;
@@ -364,24 +403,85 @@ impl Catalogue {
         }
     }
 
-    fn entry(&self, pointsman: &Pointsman, source: &Source) -> PipelineEntry {
-        let parsed = self.parse(pointsman, source);
-        let (steps, routes, problems) = match &parsed {
-            Ok(pipeline) => {
-                let routes: BTreeSet<String> = pipeline.routes().map(ToString::to_string).collect();
-                (step_names(pipeline), routes.into_iter().collect(), Vec::new())
-            }
-            Err(diagnostics) => (Vec::new(), Vec::new(), problems_of(diagnostics)),
+    /// Parses a file or a stored text, and keeps the result if only the text and the configuration decide it.
+    fn parse_known(
+        &self,
+        pointsman: &Pointsman,
+        source: &Source,
+    ) -> (Arc<Summary>, Result<Arc<Pipeline>, Diagnostics>) {
+        let version = pointsman.configuration_version();
+        let parsed = self.parse(pointsman, source).map(Arc::new);
+        let summary = Arc::new(match &parsed {
+            Ok(pipeline) => Summary::of(pipeline),
+            Err(diagnostics) => Summary::of_faulty(diagnostics),
+        });
+        let is_kept = match (&source.origin, &parsed) {
+            (PipelineOrigin::Stored { .. }, _) => true,
+            // A schema in another file may change.
+            (PipelineOrigin::File { .. }, Ok(pipeline)) => pipeline.protected().is_empty(),
+            (PipelineOrigin::File { .. }, Err(_)) => false,
         };
-        PipelineEntry {
-            name: source.name.clone(),
-            origin: source.origin.clone(),
-            etag: etag_of(&source.text),
-            steps,
-            routes,
-            problems,
-            text: Some(source.text.clone()),
+        if is_kept {
+            self.parsed.add_summary(&version, source.key(), summary.clone());
+            if let Ok(pipeline) = &parsed {
+                self.parsed.add_pipeline(&version, source.key(), pipeline.clone());
+            }
         }
+        (summary, parsed)
+    }
+
+    /// Returns the entry of a source, with its text.
+    async fn entry(&self, pointsman: &Pointsman, source: &Source) -> Result<PipelineEntry, Error> {
+        let key = source.key();
+        if let Some(summary) = self.parsed.summary(&pointsman.configuration_version(), &key) {
+            return Ok(entry_of(source, &summary));
+        }
+        let catalogue = self.clone();
+        let parsing = pointsman.clone();
+        let parsed_source = source.clone();
+        let parse = move || {
+            // Another caller may have parsed it meanwhile.
+            let summary = catalogue.parsed.summary(&parsing.configuration_version(), &key);
+            summary.unwrap_or_else(|| catalogue.parse_known(&parsing, &parsed_source).0)
+        };
+        let summary = self.known.parse(pointsman, parse).await?;
+        Ok(entry_of(source, &summary))
+    }
+}
+
+impl Source {
+    fn key(&self) -> SourceKey {
+        let file = match &self.origin {
+            PipelineOrigin::File { path } => Some(path.clone()),
+            PipelineOrigin::Stored { .. } => None,
+        };
+        SourceKey { name: self.name.clone(), file, text: Fingerprint::of([self.text.as_bytes()]) }
+    }
+}
+
+/// Returns the entry of a source, with its text.
+fn entry_of(source: &Source, summary: &Summary) -> PipelineEntry {
+    PipelineEntry {
+        name: source.name.clone(),
+        origin: source.origin.clone(),
+        etag: etag_of(&source.text),
+        steps: summary.steps.clone(),
+        routes: summary.routes.clone(),
+        problems: summary.problems.clone(),
+        text: Some(source.text.clone()),
+    }
+}
+
+/// Returns the entry of a file without a usable text.
+fn entry_without_source(name: String, problem: String) -> PipelineEntry {
+    PipelineEntry {
+        origin: PipelineOrigin::File { path: PathBuf::from(&name) },
+        name,
+        etag: String::new(),
+        steps: Vec::new(),
+        routes: Vec::new(),
+        problems: vec![problem],
+        text: None,
     }
 }
 
@@ -399,9 +499,22 @@ pub enum Expected {
     Etag(String),
 }
 
+/// The pipelines of files by name, each with its text or with why there is none.
+type FileSources = BTreeMap<String, Result<Source, String>>;
+
+/// Returns the pipelines of the files that the configuration names. It reads them on a thread that may block.
+async fn read_files(pointsman: &Pointsman, config: &Arc<Config>) -> Result<FileSources, Error> {
+    if config.serve.pipelines.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let config = config.clone();
+    let read = pointsman.runtime().spawn_blocking(move || file_sources(&config));
+    read.await.map_err(Error::ended_early)
+}
+
 /// Returns the pipelines of the files that the configuration names, by name. A file that cannot be read, or whose name is
 /// not known, is listed under its path, with the reason.
-fn file_sources(config: &Config) -> BTreeMap<String, Result<Source, String>> {
+fn file_sources(config: &Config) -> FileSources {
     let mut sources = BTreeMap::new();
     let files = match config.serve.pipeline_files() {
         Ok(files) => files,
@@ -439,8 +552,8 @@ fn file_sources(config: &Config) -> BTreeMap<String, Result<Source, String>> {
     sources
 }
 
-fn refuse_file(config: &Config, name: &str) -> Result<(), Error> {
-    match file_sources(config).remove(name) {
+async fn refuse_file(pointsman: &Pointsman, config: &Arc<Config>, name: &str) -> Result<(), Error> {
+    match read_files(pointsman, config).await?.remove(name) {
         Some(Ok(Source { origin: PipelineOrigin::File { path }, .. })) => Err(Error::conflict(format!(
             "the pipeline {name:?} comes from the file {}: change the file",
             path.display()
@@ -488,14 +601,6 @@ fn text_of(document: &Document) -> String {
 
 fn etag_of(text: &str) -> String {
     Fingerprint::of([text.as_bytes()]).to_string()
-}
-
-fn step_names(pipeline: &Pipeline) -> Vec<String> {
-    pipeline.steps().iter().map(|step| step.name.to_string()).collect()
-}
-
-fn problems_of(diagnostics: &Diagnostics) -> Vec<String> {
-    diagnostics.0.iter().map(ToString::to_string).collect()
 }
 
 fn no_pipeline(name: &str) -> Error {

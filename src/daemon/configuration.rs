@@ -8,6 +8,8 @@ use crate::runtime;
 use crate::types::{Fingerprint, Price};
 
 use super::daemon::Daemon;
+use super::error::Error;
+use super::text_parser::length_problem;
 
 /// The configuration in use. No value is secret.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -77,14 +79,20 @@ impl Daemon {
     }
 
     /// Checks a candidate for the configuration. It reads no file that the candidate names, and runs none of its commands.
-    pub fn check_configuration(&self, text: &str) -> ConfigCheck {
-        match runtime::check_text(text, &process_env) {
-            Ok(notes) => ConfigCheck { valid: true, problems: Vec::new(), notes },
-            Err(diagnostics) => {
-                let problems = diagnostics.0.iter().map(ToString::to_string).collect();
-                ConfigCheck { valid: false, problems, notes: Vec::new() }
-            }
+    ///
+    /// # Errors
+    /// If too many texts are being read, or the daemon stops.
+    pub async fn check_configuration(&self, text: &str) -> Result<ConfigCheck, Error> {
+        let faulty = |problems| ConfigCheck { valid: false, problems, notes: Vec::new() };
+        if let Some(problem) = length_problem(text) {
+            return Ok(faulty(vec![problem]));
         }
+        let text = text.to_owned();
+        let check = move || match runtime::check_text(&text, &process_env) {
+            Ok(notes) => ConfigCheck { valid: true, problems: Vec::new(), notes },
+            Err(diagnostics) => faulty(diagnostics.texts()),
+        };
+        self.catalogue().given().parse(self.pointsman(), check).await
     }
 
     /// Returns the prices of the configured models.

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -246,8 +245,11 @@ impl Daemon {
     }
 
     /// Checks the text of a pipeline under the present configuration.
-    pub fn check_pipeline(&self, text: &str) -> PipelineCheck {
-        self.catalogue().check(self.pointsman(), text)
+    ///
+    /// # Errors
+    /// If too many texts are being read, or the daemon stops.
+    pub async fn check_pipeline(&self, text: &str) -> Result<PipelineCheck, Error> {
+        self.catalogue().check(self.pointsman(), text).await
     }
 
     /// Stores a version of a pipeline, which runs from now on use. `by` is who does it.
@@ -274,7 +276,7 @@ impl Daemon {
     /// If there is none, or it comes from a file.
     pub async fn delete_pipeline(&self, name: &str, by: &str) -> Result<(), Error> {
         self.check_running()?;
-        self.catalogue().delete(&self.config(), name, by).await?;
+        self.catalogue().delete(self.pointsman(), &self.config(), name, by).await?;
         self.events().record(EventKind::PipelineChanged, None, json!({ "pipeline": name, "by": by }));
         Ok(())
     }
@@ -356,7 +358,7 @@ impl Daemon {
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {
-        self.pointsman().runtime().spawn(work).await.unwrap_or_else(|error| Err(ended_early(error)))
+        self.pointsman().runtime().spawn(work).await.unwrap_or_else(|error| Err(Error::ended_early(error)))
     }
 
     /// Does work that may block.
@@ -364,16 +366,12 @@ impl Daemon {
         &self,
         work: impl FnOnce() -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        self.pointsman().runtime().spawn_blocking(work).await.unwrap_or_else(|error| Err(ended_early(error)))
+        let done = self.pointsman().runtime().spawn_blocking(work).await;
+        done.unwrap_or_else(|error| Err(Error::ended_early(error)))
     }
 
     /// Refuses new work while the daemon stops.
     pub(super) fn check_running(&self) -> Result<(), Error> {
         if self.is_stopping() { Err(Error::Stopping) } else { Ok(()) }
     }
-}
-
-/// Returns the error of a task that has no result: the runtime has stopped, or the task panicked.
-fn ended_early(error: JoinError) -> Error {
-    if error.is_cancelled() { Error::Stopping } else { Error::io("finish an operation")(error.into()) }
 }

@@ -292,7 +292,10 @@ mod tests {
         let expected =
             format!("another daemon uses this data folder: process {} on 127.0.0.1:7700", std::process::id());
         assert!(refused.starts_with(&expected), "{refused}");
-        assert!(refused.ends_with(". Stop it first, or set another folder in `data` of [serve]"), "{refused}");
+        assert!(
+            refused.ends_with(". Stop it first, or set another folder in `data` of [serve]"),
+            "{refused}"
+        );
         fs::write(first.path().join("uploads").join("0".repeat(32)), "cut").unwrap();
         drop(first);
         let next = DataFolder::open(root.path(), "127.0.0.1:7701").unwrap();

@@ -1,5 +1,7 @@
 //! Errors of the daemon, each with its kind and what the caller can do.
 
+use tokio::task::JoinError;
+
 use crate::diagnostics::Diagnostics;
 use crate::runtime;
 use crate::store;
@@ -22,7 +24,7 @@ pub enum Error {
         /// What contradicts it, with advice.
         message: String,
     },
-    /// The models or prices of a run have changed since it began.
+    /// Changes since a run began affect its stored answers.
     #[error("{message}")]
     Changed {
         /// What has changed.
@@ -81,7 +83,7 @@ pub enum Kind {
     NotFound,
     /// The request contradicts the present state.
     Conflict,
-    /// The models or prices of a run have changed since it began.
+    /// Changes since a run began affect its stored answers.
     Changed,
     /// Something else than what the request expects to find is there.
     Precondition,
@@ -151,6 +153,11 @@ impl Error {
     /// Something could not be written as JSON.
     pub(crate) fn json(error: serde_json::Error) -> Self {
         Self::Io { doing: "write JSON".to_owned(), source: error.into() }
+    }
+
+    /// A task has no result: the runtime has stopped, or the task panicked.
+    pub(super) fn ended_early(error: JoinError) -> Self {
+        if error.is_cancelled() { Self::Stopping } else { Self::io("finish an operation")(error.into()) }
     }
 
     pub(super) fn io(doing: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {

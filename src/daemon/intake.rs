@@ -248,7 +248,7 @@ impl Daemon {
     async fn begin_shared_run(
         &self,
         (name, _): &RunKey,
-        pipeline: Pipeline,
+        pipeline: Arc<Pipeline>,
         origin: &PipelineOrigin,
         caller: &Caller,
     ) -> Result<Arc<SharedRun>, Error> {

@@ -15,7 +15,12 @@ impl Daemon {
                 Ok(false) => {}
                 Err(error) => {
                     let error = error_chain(&error);
-                    tracing::error!(run = run.0, token, error, "the run of a revoked token could not be paused");
+                    tracing::error!(
+                        run = run.0,
+                        token,
+                        error,
+                        "the run of a revoked token could not be paused"
+                    );
                 }
             }
         }

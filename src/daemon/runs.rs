@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -284,17 +285,17 @@ impl Daemon {
         self.store().set_state(run, RunState::Paused).await?;
         run_log::changed(run, &stored.metadata.name, "held", &caller.name);
         if let Some(control) = self.open_runs().control(run) {
-                let why = match caller.name.as_str() {
-                    "" => "held by the operator".to_owned(),
-                    name => format!("held by {name}"),
-                };
-                self.open_runs().set_held(run, why.clone());
-                control.pause(why);
+            let why = match caller.name.as_str() {
+                "" => "held by the operator".to_owned(),
+                name => format!("held by {name}"),
+            };
+            self.open_runs().set_held(run, why.clone());
+            control.pause(why);
         }
         self.run(run, caller).await
     }
 
-    /// Resumes a run. If its pipeline, models or prices have changed since, it is resumed only with `accept_changes`.
+    /// Resumes a run. If changes since affect its stored answers, it is resumed only with `accept_changes`.
     ///
     /// # Errors
     /// If it is complete or in progress, or it has changed.
@@ -329,8 +330,8 @@ impl Daemon {
         self.run(run, caller).await
     }
 
-    /// Processes the failed items of a run again: those of these classes, or all. If its pipeline, models or prices have
-    /// changed since, they are processed only with `accept_changes`.
+    /// Processes the failed items of a run again: those of these classes, or all. If changes since affect its stored
+    /// answers, they are processed only with `accept_changes`.
     ///
     /// # Errors
     /// If it is in progress, or it has changed.
@@ -516,7 +517,9 @@ impl Daemon {
     fn record_resume_error(&self, run: RunNumber, error: &Error) {
         let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
         let problem = format!("it could not be resumed: {}{advice}", crate::types::error_chain(error));
-        if self.open_runs().problem(run).as_deref() == Some(problem.as_str()) {
+        let is_known = self.open_runs().problem(run).as_deref() == Some(problem.as_str());
+        // A user may have resumed it meanwhile.
+        if is_known || self.open_runs().control(run).is_some() {
             return;
         }
         tracing::error!(run = run.0, %problem, "a run could not be resumed");
@@ -567,9 +570,16 @@ impl Daemon {
         command: &RunCommand,
         terms: SessionTerms,
     ) -> Result<RunNumber, Error> {
-        let text = &stored.metadata.pipeline;
-        let directory = command.directory.as_deref();
-        let pipeline = self.catalogue().parse_again(self.pointsman(), &command.pipeline, text, directory)?;
+        let daemon = self.clone();
+        let name = command.pipeline.clone();
+        let text = stored.metadata.pipeline.clone();
+        let directory = command.directory.clone();
+        let parse = move || {
+            let directory = directory.as_deref();
+            let parsed = daemon.catalogue().parse_again(daemon.pointsman(), &name, &text, directory);
+            parsed.map_err(Error::from)
+        };
+        let pipeline = Arc::new(self.blocking(parse).await?);
         // A simulated run has a suffix, which is added again.
         let identity = stored.identity.split(' ').next().unwrap_or_default().to_owned();
         let terms = SessionTerms { run: Some(stored.number), identity, ..terms };
@@ -579,7 +589,7 @@ impl Daemon {
     /// Begins a session that reads the file of the run's items. Returns the number of the run.
     async fn begin_session(
         &self,
-        pipeline: Pipeline,
+        pipeline: Arc<Pipeline>,
         command: &RunCommand,
         terms: SessionTerms,
     ) -> Result<RunNumber, Error> {
@@ -598,7 +608,7 @@ impl Daemon {
     /// Begins a session, which this daemon then watches. Returns the number of its run.
     pub(super) async fn begin_session_with(
         &self,
-        pipeline: Pipeline,
+        pipeline: Arc<Pipeline>,
         command: &RunCommand,
         terms: SessionTerms,
         io: SessionIo,
@@ -611,7 +621,7 @@ impl Daemon {
 
     async fn begin_watched(
         &self,
-        pipeline: Pipeline,
+        pipeline: Arc<Pipeline>,
         command: &RunCommand,
         terms: SessionTerms,
         SessionIo { source, mut output }: SessionIo,
@@ -744,8 +754,15 @@ impl Daemon {
             crate::store::Error::NoRun(_) => missing(),
             error => Error::Store(error),
         })?;
-        let command = RunCommand::of(&stored).filter(|_| is_visible(&stored, caller)).ok_or_else(missing)?;
-        Ok((stored, command))
+        match RunCommand::of(&stored) {
+            Some(command) if is_visible(&stored, caller) => Ok((stored, command)),
+            Some(_) => Err(missing()),
+            // Its commands are on the machine, which is not for every caller to know.
+            None if caller.controls_all => Err(Error::conflict(format!(
+                "run {run} was not created by a daemon: manage it with the commands of the program, without a server"
+            ))),
+            None => Err(missing()),
+        }
     }
 
     pub(super) async fn view(&self, stored: &StoredRun) -> Result<RunView, Error> {

@@ -46,8 +46,10 @@ impl Daemon {
         }
         let address = config.serve.listen.to_string();
         // Before the database is opened, so that the second daemon is refused before it changes anything.
-        let lock =
-            url.path().map(|path| ProcessLock::take(&lock_file(path), Protected::Store, &address)).transpose()?;
+        let lock = url
+            .path()
+            .map(|path| ProcessLock::take(&lock_file(path), Protected::Store, &address))
+            .transpose()?;
         let data = DataFolder::open(&folder, &address)?;
         let opened = {
             let url: StoreUrl = url.clone();

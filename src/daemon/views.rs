@@ -1,7 +1,6 @@
 //! What the daemon shows of its runs.
 
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::run::{LastReport, Progress, RunSummary, pause_reason, state_word};
 use crate::store::{RunNumber, RunState, Store, StoredRun};
@@ -110,12 +109,9 @@ impl RunView {
         }
     }
 
-    /// Adds the counts and the cost. A run that waits by itself is shown as such, which the store does not know. The command of
-    /// a run is how the daemon finds its files, and is not shown.
+    /// Adds the counts and the cost. A run that waits by itself is shown as such, which the store does not know.
     #[must_use]
-    pub(super) fn with_summary(mut self, mut summary: RunSummary) -> Self {
-        summary.command = Value::Null;
-        summary.paused_class = summary.paused_class.filter(|class| *class != Class::Cancelled);
+    pub(super) fn with_summary(mut self, summary: RunSummary) -> Self {
         self.summary = Some(match self.state {
             "holding" => summary.holding(self.reason.clone(), self.class),
             _ => summary,

@@ -9,7 +9,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use super::likely_key::{REDACTED, hide_likely_secrets};
 use super::toml_string::TomlString;
 use crate::terminal_text;
-use crate::types::Advice;
+use crate::types::{Advice, bounded_text};
 
 /// A byte range of a file's text.
 #[derive(Clone, PartialEq, Eq)]
@@ -138,11 +138,27 @@ impl fmt::Display for Diagnostic {
 /// message unreadable; real keys are longer.
 const MIN_REDACTED_BYTES: usize = 8;
 
+/// Most errors of a file that are listed. A text from outside may have as many as it has keys.
+pub(super) const MAX_LISTED: usize = 100;
+
+/// What is listed after [`MAX_LISTED`] errors.
+const MORE: &str = "and more errors, which are listed when these are corrected";
+
+/// Longest text of an error in [`Diagnostics::texts`], in bytes. An error may quote a key of any length.
+const MAX_TEXT_BYTES: usize = 2 << 10;
+
 /// Replaces every byte of `secrets` in `text` with a star. The length stays the same, so spans stay valid.
 fn redact_text(text: &str, secrets: &[TomlString]) -> String {
+    let mut spans: Vec<Range<usize>> = secrets.iter().map(|secret| secret.span.clone()).collect();
+    spans.sort_by_key(|span| span.start);
+    let mut spans = spans.into_iter().peekable();
+    let mut hidden_until = 0;
     let mut redacted = String::with_capacity(text.len());
     for (at, character) in text.char_indices() {
-        let hidden = secrets.iter().any(|secret| secret.span.contains(&at));
+        while let Some(span) = spans.next_if(|span| span.start <= at) {
+            hidden_until = hidden_until.max(span.end);
+        }
+        let hidden = at < hidden_until;
         match character {
             '\n' | '\r' => redacted.push(character),
             _ if hidden => redacted.extend(std::iter::repeat_n('*', character.len_utf8())),
@@ -152,13 +168,12 @@ fn redact_text(text: &str, secrets: &[TomlString]) -> String {
     redacted
 }
 
-/// Replaces `secret` in `text` with `***`. The case of letters is ignored: the name of a header is shown in lower case.
-fn replace_secret(text: &str, secret: &str) -> String {
-    let lower_text = text.to_ascii_lowercase();
-    let lower_secret = secret.to_ascii_lowercase();
+/// Replaces a secret, given in lower case, in `text` with `***`. The case of letters is ignored: the name of a header is
+/// shown in lower case.
+fn replace_secret(text: &str, lower_text: &str, lower_secret: &str) -> String {
     let mut replaced = String::with_capacity(text.len());
     let mut copied = 0;
-    for (at, found) in lower_text.match_indices(&lower_secret) {
+    for (at, found) in lower_text.match_indices(lower_secret) {
         replaced.push_str(&text[copied..at]);
         replaced.push_str(REDACTED);
         copied = at + found.len();
@@ -197,11 +212,20 @@ impl Diagnostics {
         // The longest first: a secret may be a part of another one.
         values.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         values.dedup();
-        let spellings: Vec<String> =
-            values.iter().flat_map(|value| [(*value).to_owned(), value.escape_debug().to_string()]).collect();
+        let spellings =
+            values.iter().flat_map(|value| [(*value).to_owned(), value.escape_debug().to_string()]);
+        let spellings: Vec<String> = spellings.map(|spelling| spelling.to_ascii_lowercase()).collect();
         let redact = |text: &str| {
-            let replace = |text: String, spelling: &String| replace_secret(&text, spelling);
-            spellings.iter().fold(text.to_owned(), replace)
+            let mut text = text.to_owned();
+            let mut lower_text = text.to_ascii_lowercase();
+            for spelling in &spellings {
+                // Few of the secrets of a file are in one message.
+                if lower_text.contains(spelling) {
+                    text = replace_secret(&text, &lower_text, spelling);
+                    lower_text = text.to_ascii_lowercase();
+                }
+            }
+            text
         };
         let mut redacted: Option<Arc<str>> = None;
         for diagnostic in &mut self.0 {
@@ -219,10 +243,16 @@ impl Diagnostics {
         }
     }
 
+    /// Returns how many more are worth finding: one more than are listed, in all.
+    pub(crate) fn room(&self) -> usize {
+        (MAX_LISTED + 1).saturating_sub(self.0.len())
+    }
+
     /// Returns `value` if there are no diagnostics.
     ///
     /// # Errors
-    /// The diagnostics, sorted by file and position.
+    /// The diagnostics, sorted by file and position. Only the first ones are listed if there are more than a reader corrects
+    /// at once.
     #[doc(hidden)]
     pub fn into_result<T>(mut self, value: T) -> Result<T, Self> {
         if self.0.is_empty() {
@@ -231,7 +261,23 @@ impl Diagnostics {
         self.0.sort_by_key(|diagnostic| {
             diagnostic.span.as_ref().map(|span| (span.file.clone(), span.range.start))
         });
+        if self.0.len() > MAX_LISTED {
+            self.0.truncate(MAX_LISTED);
+            let more = Diagnostic::new(MORE);
+            // At the last position, so that it stays behind it if the diagnostics of several files are sorted.
+            let more = match self.0.last() {
+                Some(last) => more.with_position_of(last),
+                None => more,
+            };
+            self.0.push(more);
+        }
         Err(self)
+    }
+
+    /// Returns the text of each diagnostic, for a caller over the network. A long text is cut.
+    #[doc(hidden)]
+    pub fn texts(&self) -> Vec<String> {
+        self.0.iter().map(|diagnostic| bounded_text(diagnostic.to_string(), MAX_TEXT_BYTES)).collect()
     }
 
     /// Renders every diagnostic with its source line, for a terminal.

@@ -2,6 +2,9 @@
 //!
 //! Only close matches count: a wrong suggestion misleads, and the list of valid names is shown instead.
 
+/// Longest name that is compared, in characters. The work of a comparison is the product of both lengths.
+const MAX_COMPARED_CHARS: usize = 100;
+
 /// Returns the known name that is closest to `wrong` by Damerau-Levenshtein distance. At most one edit per three
 /// characters is allowed, and at most two. Case, dashes, underscores and spaces are ignored. Names shorter than
 /// three characters match only if they are equal.
@@ -10,14 +13,22 @@ pub fn nearest<'k>(wrong: &str, known: impl Iterator<Item = &'k str>) -> Option<
         name.chars().filter(|letter| !['-', '_', ' '].contains(letter)).flat_map(char::to_lowercase).collect()
     };
     let wrong = normalize(wrong);
+    let length = wrong.chars().count();
+    if length == 0 || length > MAX_COMPARED_CHARS {
+        return None;
+    }
     known
-        .map(|name| {
+        .filter_map(|name| {
             let candidate = normalize(name);
-            let max_edits = (wrong.chars().count().min(candidate.chars().count()) / 3).min(2);
-            (strsim::damerau_levenshtein(&wrong, &candidate), max_edits, name)
+            let candidate_length = candidate.chars().count();
+            let max_edits = (length.min(candidate_length) / 3).min(2);
+            // Each character more is an edit.
+            if length.abs_diff(candidate_length) > max_edits {
+                return None;
+            }
+            let distance = strsim::damerau_levenshtein(&wrong, &candidate);
+            (distance <= max_edits).then_some((distance, name))
         })
-        .filter(|(distance, max_edits, _)| distance <= max_edits && !wrong.is_empty())
-        .map(|(distance, _, name)| (distance, name))
         .min()
         .map(|(_, name)| name)
 }
@@ -79,6 +90,16 @@ mod tests {
         ] {
             assert_eq!(nearest(wrong, keys.into_iter()), meant, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_name_of_any_length_is_compared_only_if_it_is_short() {
+        let long = "x".repeat(100_000);
+        let other = format!("{long}y");
+        assert_eq!(nearest(&long, [other.as_str(), "x"].into_iter()), None);
+        let short = "x".repeat(MAX_COMPARED_CHARS - 1);
+        let known = format!("{short}y");
+        assert_eq!(nearest(&short, [known.as_str(), long.as_str()].into_iter()), Some(known.as_str()));
     }
 
     #[test]

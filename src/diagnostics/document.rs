@@ -4,11 +4,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use toml::de::DeTable;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Diagnostics, SourceSpan};
 use super::explain::syntax_help;
-use super::node::span_of;
+use super::node::{Node, children, span_of};
 
 /// A syntactically valid TOML text.
 #[derive(Clone)]
@@ -17,6 +18,9 @@ pub struct Document {
     text: Arc<str>,
     is_generated: bool,
 }
+
+/// Longest path of a key: all keys that contain it, and itself, in bytes. The position of each key is kept with its path.
+const MAX_PATH_BYTES: usize = 2 << 10;
 
 /// The name of a generated document. Its diagnostics do not show it.
 const GENERATED: &str = "configuration";
@@ -51,13 +55,23 @@ impl Document {
     }
 
     fn check_syntax(self) -> Result<Self, Diagnostics> {
-        let (_, errors) = DeTable::parse_recoverable(&self.text);
+        let (root, errors) = DeTable::parse_recoverable(&self.text);
+        let root = Spanned::new(root.span(), DeValue::Table(root.into_inner()));
+        let mut long = Vec::new();
+        collect_long_paths(&root, 0, &mut long);
+        drop(root);
         let diagnostics = errors.iter().map(|error| {
             let help = syntax_help(error.message()).map(Into::into);
             Diagnostic { help, ..self.diagnostic(span_of(error), error.message()) }
         });
         let mut diagnostics: Vec<Diagnostic> = diagnostics.collect();
         diagnostics.dedup();
+        if diagnostics.is_empty() {
+            let help = "use shorter names";
+            let message = "this key is too long, with those that contain it";
+            let long = long.into_iter().map(|span| self.diagnostic(span, message).with_help(help));
+            diagnostics.extend(long);
+        }
         Diagnostics(diagnostics).into_result(self)
     }
 
@@ -77,9 +91,37 @@ impl Document {
     }
 }
 
+/// Collects the positions of the outermost keys below `node` whose paths are too long. `length` is that of the path of
+/// `node`.
+fn collect_long_paths(node: &Node<'_>, length: usize, found: &mut Vec<Range<usize>>) {
+    for (key, child) in children(node) {
+        let length = length + key.map_or(0, |key| key.get_ref().len());
+        match key {
+            Some(key) if length > MAX_PATH_BYTES => found.push(key.span()),
+            Some(_) | None => collect_long_paths(child, length, found),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_with_a_long_path_is_an_error() {
+        let half = "a".repeat(MAX_PATH_BYTES / 2);
+        assert!(Document::parse("c.toml", &format!("{half}.{half} = 1\n")).is_ok());
+        let found = Document::parse("c.toml", &format!("[[{half}]]\nb.{half} = 1\nc = 1\n")).unwrap_err();
+        assert_eq!(found.0.len(), 1, "{found}");
+        assert!(found.0[0].message.contains("too long"), "{found}");
+        assert_eq!(found.0[0].span.as_ref().unwrap().line_and_column().0, 2);
+    }
+
+    #[test]
+    fn of_many_syntax_errors_the_first_are_listed() {
+        let found = Document::parse("c.toml", &"a = = 1\n".repeat(5_000)).unwrap_err();
+        assert!((2..=101).contains(&found.0.len()), "{}", found.0.len());
+    }
 
     #[test]
     fn a_syntax_error_is_reported_with_its_line() {

@@ -147,11 +147,14 @@ fn prefixed_key_end(text: &str, word: &Range<usize>) -> Option<usize> {
     let is_key = prefix == PREFIX_BEFORE_WORDS && rest.len() >= MIN_BYTES_AFTER_PREFIX
         || has_part_of_key
         || rest.len() >= MIN_BYTES_OF_LONG_REST && has_digits(rest);
+    if !is_key {
+        return None;
+    }
     // A token may have several parts, with points between them, and base64 has other characters too.
     let belongs_to_key = |byte: &u8| is_word_byte(*byte) || b".+/~".contains(byte);
     let bytes = text.as_bytes().get(rest_start..)?;
     let length = bytes.iter().take_while(|byte| belongs_to_key(byte)).count();
-    is_key.then_some(rest_start + length)
+    Some(rest_start + length)
 }
 
 /// Returns whether a part of a word, between dashes and underscores, looks random.

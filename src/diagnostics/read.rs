@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
 
-use super::diagnostic::{Diagnostic, Diagnostics};
+use super::diagnostic::{Diagnostic, Diagnostics, MAX_LISTED};
 use super::document::Document;
 use super::explain::explain;
 use super::node::{Node, Path, children, is_tables, span_of};
@@ -15,7 +15,7 @@ use super::search::ErrorSearch;
 impl Document {
     /// Deserializes `T` and returns all errors with it. If there are errors, the returned `T` contains the valid
     /// parts, as far as `T` can be deserialized without the others. A list of plain values with an invalid element
-    /// is omitted.
+    /// is omitted. Of many errors, one more is returned than [`Diagnostics`] lists.
     pub fn read<T: DeserializeOwned + Default>(&self) -> (T, Diagnostics) {
         let (root, _) = DeTable::parse_recoverable(self.text());
         let root = Spanned::new(root.span(), DeValue::Table(root.into_inner()));
@@ -23,6 +23,9 @@ impl Document {
         let found = search.find(&root);
         let mut diagnostics: Vec<Diagnostic> = Vec::new();
         for (path, error) in &found {
+            if diagnostics.len() > MAX_LISTED {
+                break;
+            }
             let (message, help) = explain(error.message(), &search.error_context(&root, path, error));
             let help = help.map(Into::into);
             let diagnostic = Diagnostic { help, ..self.diagnostic(span_of(error), message) };
@@ -207,6 +210,29 @@ mod tests {
             read("name = 1\n[spread]\nlow = 3\n").lines().skip(1).collect::<Vec<_>>(),
             ["t:2:1: give both"]
         );
+    }
+
+    #[test]
+    fn of_many_errors_the_first_are_listed() {
+        let keys = |count: usize| (0..count).map(|number| format!("key{number:04} = {{ a = {{}} }}\n"));
+        for (text, name) in [
+            (keys(5_000).collect::<String>(), "at the top"),
+            (format!("[[step]]\n{}", keys(5_000).collect::<String>()), "in a step"),
+            (keys(5_000).map(|key| format!("[[step]]\n{key}")).collect(), "in many steps"),
+        ] {
+            let (root, found) = Document::parse("p.toml", &text).unwrap().read::<Root>();
+            assert_eq!(found.0.len(), MAX_LISTED + 1, "{name}");
+            let listed = found.into_result(root).unwrap_err();
+            assert_eq!(listed.0.len(), MAX_LISTED + 1, "{name}");
+            assert!(listed.0[0].message.contains("`key0000`"), "{name}: {listed}");
+            assert!(listed.0[MAX_LISTED].message.starts_with("and more errors"), "{name}: {listed}");
+            assert_eq!(listed.0[MAX_LISTED].span, listed.0[MAX_LISTED - 1].span, "{name}");
+        }
+        let (root, found) =
+            Document::parse("p.toml", &keys(MAX_LISTED).collect::<String>()).unwrap().read::<Root>();
+        let listed = found.into_result(root).unwrap_err();
+        assert_eq!(listed.0.len(), MAX_LISTED);
+        assert!(listed.0.iter().all(|diagnostic| diagnostic.message.starts_with("unknown key")), "{listed}");
     }
 
     #[test]

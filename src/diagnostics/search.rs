@@ -10,9 +10,13 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue, Error};
 
+use super::diagnostic::MAX_LISTED;
 use super::error_context::ErrorContext;
 use super::explain::{expects_enum_value, expects_table, parse_unknown};
 use super::node::{Key, Node, Path, children, span_of};
+
+/// Most tables in which the place of an unknown key is searched.
+const MAX_CANDIDATES: usize = 200;
 
 /// A name that no key and no enum value has.
 const UNKNOWN_NAME: &str = "\u{1}";
@@ -31,7 +35,7 @@ impl<'i, T, R: Fn(Node<'i>) -> Result<T, Error>> ErrorSearch<'i, R> {
         Self { read, ancestors: Vec::new(), path: Vec::new() }
     }
 
-    /// Returns the path and the error of every invalid part.
+    /// Returns the path and the error of every invalid part; of many parts, of more than are listed.
     pub(super) fn find(&mut self, root: &Node<'i>) -> Vec<(Path, Error)> {
         // serde accepts a list in place of a table, and takes its elements as the fields in order. It accepts a
         // date as a table of one key. Neither is intended, so both are replaced by a value that is an error.
@@ -51,6 +55,9 @@ impl<'i, T, R: Fn(Node<'i>) -> Result<T, Error>> ErrorSearch<'i, R> {
         let is_whole = span_of(&error) == node.span();
         let parts = if is_whole || self.expects_enum_value_at(node) { Vec::new() } else { children(node) };
         for (position, (key, child)) in parts.into_iter().enumerate() {
+            if found.len() > MAX_LISTED {
+                break;
+            }
             self.ancestors.push((node.span(), key.cloned()));
             self.path.push(position);
             let nested = self.run(child);
@@ -180,10 +187,11 @@ impl<'i, T, R: Fn(Node<'i>) -> Result<T, Error>> ErrorSearch<'i, R> {
         let (span, key) = self.ancestors.pop()?;
         steps.pop();
         let parent = path.split_last().and_then(|(_, path)| node_at(root, path))?;
-        let written = children(parent).into_iter().filter_map(|(key, child)| Some((key?.clone(), child)));
+        let written = children(parent).into_iter().filter_map(|(key, child)| Some((key?, child)));
         let mut candidates: Vec<(Vec<Key<'i>>, &Node<'i>)> = Vec::new();
         for (key, child) in written {
             let inner = children(child).into_iter().filter(|(_, inner)| inner.get_ref().is_table());
+            let inner = inner.take(MAX_CANDIDATES.saturating_sub(candidates.len()));
             candidates
                 .extend(inner.filter_map(|(inner, node)| Some((vec![key.clone(), inner?.clone()], node))));
         }

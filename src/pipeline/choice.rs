@@ -3,6 +3,7 @@
 //! Case, quotes, punctuation, a short label before the choice and a reason on another line are ignored. A choice
 //! within prose is not recognized: "not urgent" contains "urgent" too.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use icu_normalizer::ComposingNormalizerBorrowed;
@@ -34,9 +35,15 @@ impl Choices {
     /// Returns the indices of choices that are equal to an earlier one after normalization, each with that of the
     /// earlier.
     pub(super) fn duplicates(&self) -> Vec<(usize, usize)> {
-        let earlier =
-            |index: usize| self.normalized[..index].iter().position(|other| *other == self.normalized[index]);
-        (0..self.normalized.len()).filter_map(|index| Some((index, earlier(index)?))).collect()
+        let mut first: HashMap<&str, usize> = HashMap::with_capacity(self.normalized.len());
+        let mut duplicates = Vec::new();
+        for (index, choice) in self.normalized.iter().enumerate() {
+            let earlier = *first.entry(choice).or_insert(index);
+            if earlier < index {
+                duplicates.push((index, earlier));
+            }
+        }
+        duplicates
     }
 
     /// Returns the choice that the response `answer` means, as it was configured.
@@ -274,6 +281,15 @@ mod tests {
         let numbers = Choices::new(["-1", "1", "<1", "C", "C++", "?", "!"].map(str::to_owned).to_vec());
         assert_eq!(numbers.duplicates(), []);
         assert_eq!(numbers.find_choice("c++"), Ok("C++"));
+    }
+
+    #[test]
+    fn each_duplicate_of_a_long_list_is_found_with_its_first_choice() {
+        let words = (0..50_000).map(|number| format!("word {}", number % 30_000));
+        let duplicates = Choices::new(words.collect()).duplicates();
+        assert_eq!(duplicates.len(), 20_000);
+        assert!(duplicates.iter().all(|(second, first)| second - first == 30_000));
+        assert_eq!(Choices::new(vec!["a".to_owned(); 3]).duplicates(), [(1, 0), (2, 0)]);
     }
 
     proptest! {

@@ -48,7 +48,7 @@ impl Compiler<'_, '_> {
             Err(errors) => errors,
         };
         let what = if source.is_condition { "condition" } else { "template" };
-        for error in errors {
+        for error in errors.into_iter().take(self.diagnostics.found.room()) {
             let message = format!("invalid {what}: {}", error.message);
             self.diagnostics.push(self.diagnostics.in_template(source, error.range, message));
         }
@@ -57,7 +57,7 @@ impl Compiler<'_, '_> {
 
     /// Reports referenced names that do not exist.
     fn check_references(&mut self, source: &TemplateSource<'_>, references: &References) {
-        for error in self.symbols.check_references(references) {
+        for error in self.symbols.check_references(references, self.diagnostics.found.room()) {
             let diagnostic = self.diagnostics.in_template(source, Some(error.range), error.message);
             self.diagnostics.push(diagnostic.with_help(error.help));
         }
@@ -133,6 +133,7 @@ impl<'s, 'c, 'd> StepCompiler<'s, 'c, 'd> {
         for (number, need) in needs.iter().enumerate() {
             match self.compiler.symbols.step_index(need) {
                 Some(step) => self.needs.push(step),
+                None if self.compiler.diagnostics.found.room() == 0 => return,
                 None => {
                     let message = format!("there is no step `{need}`");
                     let help = self.compiler.symbols.unknown_name_help(need, false);

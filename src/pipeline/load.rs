@@ -29,6 +29,15 @@ use super::step_names::step_names;
 use super::template::Templates;
 use super::validate::AnswerValidator;
 
+/// Most steps of a pipeline. Each takes memory for its templates, in each process and for each item in flight.
+pub(super) const MAX_STEPS: usize = 1_000;
+
+/// Most choices of a step.
+pub(super) const MAX_CHOICES: usize = 10_000;
+
+/// Longest schema, in bytes of JSON without white space. A validator takes many times its memory.
+pub(super) const MAX_SCHEMA_BYTES: usize = 256 << 10;
+
 impl Pipeline {
     /// Loads a pipeline from its file, and its schema files.
     ///
@@ -149,6 +158,12 @@ impl Loader<'_> {
             let diagnostic = self.diagnostics.at(&["step"], "the pipeline has no steps");
             self.diagnostics.push(diagnostic.with_help("add a [[step]] with a name and a prompt"));
         }
+        if raw.step.len() > MAX_STEPS {
+            let message = format!("the pipeline has {} steps; the maximum is {MAX_STEPS}", raw.step.len());
+            let help = "split it into several pipelines";
+            self.diagnostics.push_at_step(MAX_STEPS, &["name"], message, help);
+            return Err(self.diagnostics.found.into_result(()).err().unwrap_or_default());
+        }
         let input = raw.input.schema.and_then(|schema| self.schema(&["input", "schema"], schema));
         let names = step_names(&raw.step, &mut self.diagnostics);
         let validators: Vec<AnswerValidator> =
@@ -265,6 +280,12 @@ impl Loader<'_> {
                     "add at least two choices",
                 );
             }
+            if texts.len() > MAX_CHOICES {
+                let message = format!("`choice` has {} texts; the maximum is {MAX_CHOICES}", texts.len());
+                let help = "divide the choices among several steps";
+                self.diagnostics.push_at_step(index, &["choice", &MAX_CHOICES.to_string()], message, help);
+                return AnswerValidator::Text;
+            }
             for (number, _) in texts.iter().enumerate().filter(|(_, choice)| choice.trim().is_empty()) {
                 let path = ["choice", &number.to_string()];
                 self.diagnostics.push_at_step(
@@ -303,6 +324,14 @@ impl Loader<'_> {
             _ => Err("a schema is a table, or the path of a .json file".to_owned()),
         };
         let compiled = json.and_then(|json| {
+            let bytes = json.to_string().len();
+            if bytes > MAX_SCHEMA_BYTES {
+                return Err(format!(
+                    "the schema has {} KiB; the maximum is {} KiB",
+                    bytes.div_ceil(1 << 10),
+                    MAX_SCHEMA_BYTES >> 10
+                ));
+            }
             Schema::new(json).map_err(|error| format!("this is not a JSON Schema: {error}"))
         });
         compiled.map_err(|error| self.diagnostics.push(self.diagnostics.at(path, error))).ok()

@@ -66,6 +66,11 @@ impl ProtectedFiles {
         self.0.push(ProtectedFile { used_as, path });
     }
 
+    /// Returns whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the use that forbids attaching the file of `metadata`; `None` if it may be attached. `is_literal`
     /// is whether its path is a literal in the pipeline, without an expression.
     pub(crate) fn forbidden_use(&self, metadata: &Metadata, is_literal: bool) -> Option<FileUse> {

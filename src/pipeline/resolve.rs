@@ -87,12 +87,15 @@ impl<'k> SymbolTable<'k> {
         !name.contains(' ')
     }
 
-    /// Returns the errors of the referenced names that do not exist.
-    pub(super) fn check_references(&self, references: &References) -> Vec<ReferenceError> {
+    /// Returns the errors of the referenced names that do not exist, at most `max`.
+    pub(super) fn check_references(&self, references: &References, max: usize) -> Vec<ReferenceError> {
         let mut errors = Vec::new();
         for (name, range) in &references.variables {
             if name == "item" || self.step_index(name).is_some() || FUNCTIONS.contains(&name.as_str()) {
                 continue;
+            }
+            if errors.len() >= max {
+                return errors;
             }
             errors.push(ReferenceError {
                 range: range.clone(),
@@ -101,6 +104,9 @@ impl<'k> SymbolTable<'k> {
             });
         }
         for (path, range) in &references.paths {
+            if errors.len() >= max {
+                break;
+            }
             let keys: Vec<&str> = path.split('.').collect();
             let Some((first, rest)) = keys.split_first() else { continue };
             if !rest.is_empty() && self.is_embedding(first) {

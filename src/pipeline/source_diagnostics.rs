@@ -21,8 +21,11 @@ pub(super) struct TemplateSource<'s> {
 }
 
 impl SourceDiagnostics<'_> {
+    /// Adds a diagnostic, unless there are more than are listed.
     pub(super) fn push(&mut self, diagnostic: Diagnostic) {
-        self.found.push(diagnostic);
+        if self.found.room() > 0 {
+            self.found.push(diagnostic);
+        }
     }
 
     /// Returns whether the file contains the key at `path`, even with an invalid value.

@@ -10,6 +10,9 @@ use super::report::{Unprocessed, UnsavedItems};
 use crate::store::{Error, RunNumber, Store, StoredRun};
 use crate::types::{Class, NanoUsd, utc_time};
 
+/// The field in the command of a run with which a daemon finds its files.
+const DAEMON_COMMAND: &str = "daemon";
+
 /// A stored run in a list. The names of its fields are a compatibility promise.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -54,12 +57,11 @@ pub struct RunSummary {
     /// When a session last began or ended.
     #[serde(serialize_with = "utc_time::serialize_timestamp")]
     pub updated_at: Option<Timestamp>,
-    /// How it was started; null, and not in JSON, where that is not shown.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
+    /// How it was started.
     pub command: Value,
     /// Why it paused or holds.
     pub paused: Option<String>,
-    /// The class of that reason.
+    /// The class of that reason; null if a user paused it.
     pub paused_class: Option<Class>,
     /// The error of the input.
     pub input_error: Option<String>,
@@ -99,9 +101,10 @@ impl RunSummary {
             sessions: run.sessions,
             created_at: time(run.created_at),
             updated_at: time(run.updated_at),
-            command: run.metadata.command.clone(),
+            command: shown_command(&run.metadata.command),
             paused,
-            paused_class,
+            // What a user did is no failure.
+            paused_class: paused_class.filter(|class| *class != Class::Cancelled),
             input_error: last.input_error,
             output_error: last.output_error,
             store_error: last.store_error,
@@ -121,4 +124,13 @@ impl RunSummary {
     pub fn io_errors(&self) -> impl Iterator<Item = &str> {
         [&self.input_error, &self.output_error, &self.store_error].into_iter().flatten().map(String::as_str)
     }
+}
+
+/// Returns how a run was started, without what only its daemon can use.
+fn shown_command(command: &Value) -> Value {
+    let mut shown = command.clone();
+    if let Some(fields) = shown.as_object_mut() {
+        fields.remove(DAEMON_COMMAND);
+    }
+    shown
 }

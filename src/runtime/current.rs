@@ -2,7 +2,8 @@
 //!
 //! The value never changes. A caller that holds one sees one configuration, also while another takes its place.
 
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, Weak};
 
 use crate::config::{Config, ResolvedConfig};
 use crate::diagnostics::Diagnostics;
@@ -20,6 +21,31 @@ pub(super) struct Current {
     pub(super) usable: ResolvedConfig,
     pub(super) providers: Providers,
     pub(super) budgets: DayBudgets,
+}
+
+/// Identifies a configuration in use, with the state of its targets. It does not keep them.
+#[derive(Debug, Clone)]
+pub(crate) struct ConfigurationVersion(Weak<dyn Any + Send + Sync>);
+
+impl ConfigurationVersion {
+    pub(super) fn of(current: &Arc<Current>) -> Self {
+        let current: Arc<dyn Any + Send + Sync> = current.clone();
+        Self(Arc::downgrade(&current))
+    }
+
+    /// Returns one that equals no other.
+    #[cfg(test)]
+    pub(crate) fn unique() -> Self {
+        let value: Arc<dyn Any + Send + Sync> = Arc::new(0_u8);
+        Self(Arc::downgrade(&value))
+    }
+}
+
+impl PartialEq for ConfigurationVersion {
+    /// The memory of a value is not used again as long as it can be compared.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ptr_eq(&other.0)
+    }
 }
 
 impl Current {

@@ -33,7 +33,7 @@ use crate::types::{RequestError, Response};
 use super::budgets::DayBudgets;
 use super::changes::{Changes, KeyLookup};
 use super::children::{Providers, account, provider_child, provider_spec, route_table, router_spec};
-use super::current::Current;
+use super::current::{ConfigurationVersion, Current};
 use super::error::Error;
 use super::metrics::Metrics;
 use super::open_runs::OpenRuns;
@@ -283,6 +283,11 @@ impl Pointsman {
     /// Returns the configuration in use.
     pub fn config(&self) -> Arc<Config> {
         self.current().config.clone()
+    }
+
+    /// Returns what identifies the configuration in use. It is another one after each change that affects pipelines.
+    pub(crate) fn configuration_version(&self) -> ConfigurationVersion {
+        ConfigurationVersion::of(&self.current())
     }
 
     /// Returns the configuration in use, with the parts that are built from it.

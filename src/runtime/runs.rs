@@ -73,7 +73,7 @@ impl Pointsman {
     ) -> Result<RunHandle, Error> {
         let cap = MaxCost::or_configured(options.max_cost, self.current().config.budget.run);
         let terms = RunTerms { cap, pause: options.pause, scope: options.scope.clone() };
-        self.begin_run(pipeline, source, output.into(), terms, None).await
+        self.begin_run(Arc::new(pipeline), source, output.into(), terms, None).await
     }
 
     /// Starts or resumes the run that [`prepare_run`](Self::prepare_run) returned, and stores every answer.
@@ -85,11 +85,12 @@ impl Pointsman {
     /// pipeline.
     pub async fn run_stored(
         &self,
-        pipeline: Pipeline,
+        pipeline: impl Into<Arc<Pipeline>>,
         source: Source,
         output: impl Into<RunOutput>,
         prepared: PreparedRun,
     ) -> Result<RunHandle, Error> {
+        let pipeline = pipeline.into();
         self.check_prepared(&prepared, &pipeline)?;
         let cap = MaxCost::or_configured(prepared.max_cost(), self.current().config.budget.run);
         let terms = RunTerms { cap, pause: prepared.pause(), scope: prepared.scope() };
@@ -117,7 +118,7 @@ impl Pointsman {
     /// run. A run that has begun by then is cancelled and closed.
     async fn begin_run(
         &self,
-        pipeline: Pipeline,
+        pipeline: Arc<Pipeline>,
         source: Source,
         output: RunOutput,
         terms: RunTerms,
@@ -151,7 +152,7 @@ struct RunTerms {
 
 /// A run that is about to begin.
 struct PendingRun {
-    pipeline: Pipeline,
+    pipeline: Arc<Pipeline>,
     terms: RunTerms,
     notes: Vec<String>,
     prepared: Option<PreparedRun>,
@@ -162,7 +163,6 @@ impl PendingRun {
     async fn run(self, pointsman: &Pointsman, source: Source, output: RunOutput) -> Result<RunHandle, Error> {
         let Self { pipeline, terms, notes, prepared, open } = self;
         let RunTerms { cap, pause, scope } = terms;
-        let pipeline = Arc::new(pipeline);
         let validator = pipeline.clone();
         let source = source.with_check(move |item| validator.validate_item(item));
         let input = InputFile::of(&source);

@@ -11,7 +11,8 @@ use std::pin::Pin;
 
 use actix_web::dev::Payload;
 use actix_web::http::Method;
-use actix_web::http::header::AUTHORIZATION;
+use actix_web::http::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN};
+use actix_web::http::uri::Authority;
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpMessage, HttpRequest};
 
@@ -128,7 +129,24 @@ pub(super) fn check_same_origin(request: &HttpRequest) -> Result<(), Problem> {
 
 fn is_own_origin(request: &HttpRequest, origin: &str) -> bool {
     let authority = origin.split_once("://").map_or(origin, |(_, authority)| authority);
-    authority.eq_ignore_ascii_case(request.connection_info().host())
+    own_authority(request).is_some_and(|own| own.eq_ignore_ascii_case(authority))
+}
+
+/// Returns the host and port that a request names: those of the page that made a browser send it. `Forwarded` and
+/// `X-Forwarded-Host` are not read, because a page can make a browser send them. `None` if there is none, or more than one.
+fn own_authority(request: &HttpRequest) -> Option<&str> {
+    let mut given = request.headers().get_all(HOST);
+    let host = given.next();
+    if given.next().is_some() {
+        return None;
+    }
+    let of_uri = request.uri().authority().map(Authority::as_str);
+    match (host.map(HeaderValue::to_str), of_uri) {
+        (None, of_uri) => of_uri,
+        (Some(Ok(host)), None) => Some(host),
+        (Some(Ok(host)), Some(of_uri)) => host.eq_ignore_ascii_case(of_uri).then_some(host),
+        (Some(Err(_)), _) => None,
+    }
 }
 
 fn header<'r>(request: &'r HttpRequest, name: &str) -> Option<&'r str> {
@@ -143,19 +161,25 @@ fn bearer_token(request: &HttpRequest) -> Option<&str> {
 
 /// Refuses a request that a page of another site has made a browser send to a server without tokens.
 fn check_local(request: &HttpRequest, state: &ApiState) -> Result<(), Problem> {
+    if is_from_other_site(request) {
+        return Err(Problem::from_other_site());
+    }
     let hosts = &state.options.hosts;
-    let info = request.connection_info();
-    let host = info.host().rsplit_once(':').map_or(info.host(), |(host, port)| {
-        let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
-        if is_port { host } else { info.host() }
-    });
-    let is_known = hosts.is_empty() || hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
-    let origin = header(request, "origin").filter(|_| !hosts.is_empty());
-    let is_foreign = origin.is_some_and(|origin| !is_own_origin(request, origin));
-    if is_known && !is_from_other_site(request) && !is_foreign {
-        Ok(())
-    } else {
-        Err(Problem::from_other_site())
+    if hosts.is_empty() {
+        return Ok(());
+    }
+    let host = own_authority(request).map(without_port);
+    let is_known = host.is_some_and(|host| hosts.iter().any(|known| known.eq_ignore_ascii_case(host)));
+    // A value that is not a text is that of another origin.
+    let mut origins = request.headers().get_all(ORIGIN);
+    let is_own = origins.all(|origin| origin.to_str().is_ok_and(|origin| is_own_origin(request, origin)));
+    if is_known && is_own { Ok(()) } else { Err(Problem::of_other_host(hosts)) }
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => authority,
     }
 }
 

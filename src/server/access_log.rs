@@ -7,6 +7,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
+use actix_web::web::Data;
 use actix_web::{Error, HttpMessage};
 use tokio::time::Instant;
 use tracing::Level;
@@ -14,6 +15,7 @@ use tracing::Level;
 use crate::types::{NanoUsd, Response};
 
 use super::access::CallerName;
+use super::api_state::ApiState;
 use super::request_id;
 
 /// The header with the ID of a request, in both directions.
@@ -78,6 +80,14 @@ pub(super) async fn log_access(
     Ok(response)
 }
 
+/// Longest path in the log, in characters.
+const MAX_PATH_CHARS: usize = 256;
+
+/// Returns a path as the log has it.
+fn shown_path(path: &str) -> &str {
+    path.char_indices().nth(MAX_PATH_CHARS).map_or(path, |(end, _)| &path[..end])
+}
+
 /// Logs the end of a request at a level.
 macro_rules! log_end {
     ($level:expr, $response:expr, $id:expr, $took:expr) => {{
@@ -91,7 +101,7 @@ macro_rules! log_end {
             request_id = $id,
             client = request.peer_addr().map(|address| tracing::field::display(address.ip())),
             method = %request.method(),
-            path = request.path(),
+            path = shown_path(request.path()),
             status = $response.status().as_u16(),
             token,
             target = fields.target.as_deref().unwrap_or_default(),
@@ -106,14 +116,58 @@ macro_rules! log_end {
 
 fn log(response: &ServiceResponse<impl MessageBody>, id: &str, took: Duration) {
     // A level has to be constant.
-    if is_probe(response.request().path()) && response.status() == StatusCode::OK {
+    let request = response.request();
+    let has_caller = request.extensions().contains::<CallerName>();
+    let needs_tokens = request.app_data::<Data<ApiState>>().is_some_and(|state| state.options.needs_tokens);
+    if is_minor(request.path(), response.status(), needs_tokens && !has_caller) {
         log_end!(Level::DEBUG, response, id, took);
     } else {
         log_end!(Level::INFO, response, id, took);
     }
 }
 
+/// Returns whether a request is logged only at the level DEBUG. `is_anonymous` is whether it has no valid token where one is
+/// needed: anyone who reaches the server could fill the log. Refused tokens are logged as a sum.
+fn is_minor(path: &str, status: StatusCode, is_anonymous: bool) -> bool {
+    match status {
+        StatusCode::OK if is_probe(path) => true,
+        StatusCode::SERVICE_UNAVAILABLE if is_probe(path) => false,
+        _ => is_anonymous,
+    }
+}
+
 /// Returns whether a path is asked every few seconds by platforms and by Prometheus.
 fn is_probe(path: &str) -> bool {
     matches!(path, "/health" | "/ready" | "/metrics")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_path_is_cut_at_a_character() {
+        assert_eq!(shown_path("/api/v1/runs"), "/api/v1/runs");
+        let exact = "é".repeat(MAX_PATH_CHARS);
+        assert_eq!(shown_path(&exact), exact);
+        assert_eq!(shown_path(&format!("{exact}/more")), exact);
+    }
+
+    #[test]
+    fn requests_of_anyone_and_probes_that_succeed_are_minor() {
+        for (path, status, is_anonymous, expected) in [
+            ("/api/v1/runs", 401, true, true),
+            ("/x", 404, true, true),
+            ("/login", 503, true, true),
+            ("/metrics", 401, true, true),
+            ("/ready", 200, true, true),
+            ("/ready", 200, false, true),
+            ("/ready", 503, true, false),
+            ("/api/v1/runs", 200, false, false),
+            ("/api/v1/runs", 403, false, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(is_minor(path, status, is_anonymous), expected, "{path} {status}");
+        }
+    }
 }

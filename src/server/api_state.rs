@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::daemon::Daemon;
 
+use super::body_limits::BodyLimits;
+
 /// How the routes are mounted.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -65,11 +67,12 @@ impl ServerOptions {
 pub(super) struct ApiState {
     pub(super) daemon: Daemon,
     pub(super) options: Arc<ServerOptions>,
+    pub(super) bodies: Arc<BodyLimits>,
 }
 
 impl ApiState {
     pub(super) fn new(daemon: Daemon, options: ServerOptions) -> Self {
-        Self { daemon, options: Arc::new(options) }
+        Self { daemon, options: Arc::new(options), bodies: Arc::new(BodyLimits::new()) }
     }
 
     /// Returns the URL path of something below the API, for `Location` and links.

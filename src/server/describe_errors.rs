@@ -4,7 +4,7 @@ use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::error::{PathError, QueryPayloadError};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, CONTENT_TYPE};
+use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use actix_web::middleware::Next;
 use actix_web::web::{PathConfig, QueryConfig};
 use actix_web::{Error, HttpRequest, HttpResponse, ResponseError};
@@ -22,13 +22,18 @@ pub(super) async fn describe_errors(
     if response.status() != StatusCode::METHOD_NOT_ALLOWED || is_described {
         return Ok(response);
     }
-    let allowed = response.headers().get(ALLOW).cloned();
+    let allowed = response.headers().get(ALLOW).and_then(|methods| methods.to_str().ok());
+    // What can be read has HEAD, too.
+    let allowed = allowed.map(|methods| {
+        let is_readable = methods.split(", ").any(|name| name == "GET");
+        if is_readable { format!("{methods}, HEAD") } else { methods.to_owned() }
+    });
     let (request, _) = response.into_parts();
-    let methods = allowed.as_ref().and_then(|methods| methods.to_str().ok()).unwrap_or("another method");
+    let methods = allowed.as_deref().unwrap_or("another method");
     let detail = format!("the resource does not have the method {method}");
     let problem = Problem::new(ProblemType::MethodNotAllowed, detail);
     let mut response = problem.with_advice(format!("use {methods}")).error_response();
-    if let Some(allowed) = allowed {
+    if let Some(Ok(allowed)) = allowed.map(|methods| HeaderValue::from_str(&methods)) {
         response.headers_mut().insert(ALLOW, allowed);
     }
     Ok(ServiceResponse::new(request, response))

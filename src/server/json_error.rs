@@ -161,7 +161,8 @@ fn plain(message: &str) -> String {
 
 /// Returns what the parser has found, in the words of JSON.
 fn given(found: &str) -> String {
-    let number = ["integer `", "floating point `", "boolean `"].into_iter().find_map(|kind| found.strip_prefix(kind));
+    let number =
+        ["integer `", "floating point `", "boolean `"].into_iter().find_map(|kind| found.strip_prefix(kind));
     match found {
         "map" => "an object".to_owned(),
         "sequence" => "a list".to_owned(),
@@ -226,22 +227,33 @@ mod tests {
     fn a_wrong_type_names_the_field_and_what_is_expected() {
         for (body, expected) in [
             (r#"{"name": "a", "max": "ten"}"#, "`max`: the text \"ten\" is not a whole number from 0"),
-            (r#"{"name": "a", "max": "a, \"b\": {", "rate": 1}"#, "`max`: the text \"a, \\\"b\\\": {\" is not a"),
+            (
+                r#"{"name": "a", "max": "a, \"b\": {", "rate": 1}"#,
+                "`max`: the text \"a, \\\"b\\\": {\" is not a",
+            ),
             (r#"{"name": ["a"]}"#, "`name`: a list is not a text"),
             (r#"{"name": {"max": 1}}"#, "`name`: an object is not a text"),
             (r#"{"name": null}"#, "`name`: null is not a text"),
             (r#"{"name": "a", "is_on": "yes"}"#, "`is_on`: the text \"yes\" is not true or false"),
-            (r#"{"name": "a", "tools": [{"name": "b"}, {"name": false}]}"#, "`tools[1].name`: false is not a text"),
+            (
+                r#"{"name": "a", "tools": [{"name": "b"}, {"name": false}]}"#,
+                "`tools[1].name`: false is not a text",
+            ),
             (r#"{"name": "a", "tools": {"name": "b"}}"#, "`tools`: an object is not a list"),
             (r#"{"name": "a", "tools": ["b"]}"#, "`tools[0]`: the text \"b\" is not an object"),
-            ("{\"name\": \"a\",\n \"inner\": {\n\"sizes\": [1.5, \"x\"]}}", "`inner.sizes[1]`: the text \"x\" is not a number"),
+            (
+                "{\"name\": \"a\",\n \"inner\": {\n\"sizes\": [1.5, \"x\"]}}",
+                "`inner.sizes[1]`: the text \"x\" is not a number",
+            ),
             (r#"{"name": "a", "level": "mid"}"#, "`level`: unknown variant `mid`"),
             (r#"["a"]"#, "a list is not an object"),
         ] {
             let detail = said(body);
             assert!(detail.starts_with(expected), "{body}: {detail}");
         }
-        for body in [r#"{"name": "a", "rate": 0}"#, r#"{"name": "a", "max": -1}"#, r#"{"name": "a", "max": 1.5}"#] {
+        for body in
+            [r#"{"name": "a", "rate": 0}"#, r#"{"name": "a", "max": -1}"#, r#"{"name": "a", "max": 1.5}"#]
+        {
             let detail = said(body);
             assert!(detail.starts_with("`rate`: ") || detail.starts_with("`max`: "), "{detail}");
             assert!(!detail.contains("u32") && !detail.contains("u64"), "{detail}");

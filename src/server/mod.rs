@@ -12,6 +12,7 @@ mod access_log;
 mod api;
 mod api_state;
 mod body;
+mod body_limits;
 mod dashboard;
 mod describe_errors;
 mod etag;

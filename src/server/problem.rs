@@ -9,13 +9,20 @@ use actix_web::{HttpResponse, ResponseError};
 use serde::{Serialize, Serializer};
 
 use crate::daemon::{self, Kind, Permission};
-use crate::types::{Class, error_chain};
+use crate::diagnostics::Diagnostics;
+use crate::types::{Class, bounded_text, error_chain};
 
 use super::request_id;
 use super::request_status::status_of;
 
 /// The media type of a problem.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+
+/// Longest text of a problem, in bytes. A text may quote what the caller has sent.
+const MAX_TEXT_BYTES: usize = 2 << 10;
+
+/// The most diagnostics of a problem: 100, and one that there are more.
+const MAX_DIAGNOSTICS: usize = 101;
 
 /// An error of the API. It is a response with this body.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
@@ -60,7 +67,7 @@ pub enum ProblemType {
     BadRequest,
     /// The request has no valid token.
     Unauthorized,
-    /// The token lacks a permission, or the request comes from a page of another site.
+    /// The token lacks a permission, or the request comes from a page of another site or is for another host.
     Forbidden,
     /// There is no such thing.
     NotFound,
@@ -70,7 +77,7 @@ pub enum ProblemType {
     Timeout,
     /// The request contradicts the present state.
     Conflict,
-    /// The models or prices of a run have changed since it began.
+    /// Changes since a run began affect its stored answers.
     Changed,
     /// Something else is there than what the request expects.
     PreconditionFailed,
@@ -150,7 +157,7 @@ impl Problem {
             kind,
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
-            detail: detail.into().into_boxed_str(),
+            detail: bounded_text(detail.into(), MAX_TEXT_BYTES).into_boxed_str(),
             class: kind.class(),
             advice: None,
             diagnostics: Vec::new(),
@@ -189,9 +196,16 @@ impl Problem {
         Self::new(ProblemType::Forbidden, detail).with_advice(advice)
     }
 
+    /// The request names another host or origin than this server, which answers only requests to `hosts`.
+    pub(super) fn of_other_host(hosts: &[String]) -> Self {
+        let detail = "the Host or Origin of the request is not that of this server";
+        let advice = format!("without tokens, this server answers only requests to {}", hosts.join(" or "));
+        Self::new(ProblemType::Forbidden, detail).with_advice(advice)
+    }
+
     #[must_use]
     pub(super) fn with_advice(mut self, advice: impl Into<String>) -> Self {
-        self.advice = Some(advice.into().into_boxed_str());
+        self.advice = Some(bounded_text(advice.into(), MAX_TEXT_BYTES).into_boxed_str());
         self
     }
 
@@ -252,9 +266,11 @@ impl From<daemon::Error> for Problem {
             None => error_chain(&error),
         };
         let mut problem = Self::new(kind, detail);
-        problem.advice = error.advice().map(String::into_boxed_str);
-        problem.diagnostics =
-            error.diagnostics().iter().flat_map(|all| &all.0).map(ToString::to_string).collect();
+        if let Some(advice) = error.advice() {
+            problem = problem.with_advice(advice);
+        }
+        problem.diagnostics = error.diagnostics().map(Diagnostics::texts).unwrap_or_default();
+        problem.diagnostics.truncate(MAX_DIAGNOSTICS);
         let retry_after = match &error {
             daemon::Error::Busy { retry_after, .. } => Some(*retry_after),
             daemon::Error::Stopping => Some(5),
@@ -314,6 +330,20 @@ mod tests {
     fn a_missing_permission_is_named() {
         let problem = Problem::forbidden(&[Permission::Run, Permission::Admin]);
         assert_eq!(problem.advice.as_deref(), Some("the token needs the permission `run` or `admin`"));
+    }
+
+    #[test]
+    fn what_a_problem_quotes_is_cut_at_a_character() {
+        let exact = "x".repeat(MAX_TEXT_BYTES);
+        assert_eq!(*Problem::bad_request(exact.as_str()).detail, *exact);
+        let long = "é".repeat(3 << 20);
+        let problem = Problem::bad_request(long.as_str()).with_advice(long.as_str());
+        for text in [&problem.detail, &problem.advice.unwrap()] {
+            assert!((MAX_TEXT_BYTES - 4..=MAX_TEXT_BYTES).contains(&text.len()), "{}", text.len());
+            assert!(text.ends_with("é…"));
+        }
+        let missing = Problem::from(daemon::Error::Conflict { message: long });
+        assert!(missing.detail.len() <= MAX_TEXT_BYTES);
     }
 
     #[test]

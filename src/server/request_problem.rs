@@ -146,7 +146,8 @@ mod tests {
         assert_eq!(header(Class::ContentFilter, Some(Duration::from_secs(9))), None);
         let until_midnight: u64 = header(Class::Budget, None).unwrap().parse().unwrap();
         assert!((1..=86_400).contains(&until_midnight));
-        let mut never = RequestError::from(Failure::new(Class::Budget, "the call alone is likely to cost $2.00"));
+        let mut never =
+            RequestError::from(Failure::new(Class::Budget, "the call alone is likely to cost $2.00"));
         never.failure.cause = Some(Cause::NeverWithinBudget);
         let response = Problem::of_request(&never).error_response();
         assert_eq!((response.status().as_u16(), response.headers().get(RETRY_AFTER)), (429, None));

@@ -156,16 +156,17 @@ fn start(bound: BoundServer, daemon: &Daemon, options: ServerOptions) -> Result<
     let thread = thread::Builder::new().name("http".into()).spawn(move || {
         actix_rt::System::new().block_on(async move {
             let mount = routes(&daemon, options);
-            let server = HttpServer::new(move || App::new().configure(mount.clone()).default_service(elsewhere()))
-                .workers(workers)
-                .max_connections(connections)
-                .backlog(BACKLOG)
-                .client_request_timeout(read_timeout)
-                .client_disconnect_timeout(Duration::from_secs(5))
-                .keep_alive(idle_timeout)
-                .shutdown_timeout(SHUTDOWN_SECONDS)
-                .on_connect(limit_send_buffer)
-                .disable_signals();
+            let server =
+                HttpServer::new(move || App::new().configure(mount.clone()).default_service(elsewhere()))
+                    .workers(workers)
+                    .max_connections(connections)
+                    .backlog(BACKLOG)
+                    .client_request_timeout(read_timeout)
+                    .client_disconnect_timeout(Duration::from_secs(5))
+                    .keep_alive(idle_timeout)
+                    .shutdown_timeout(SHUTDOWN_SECONDS)
+                    .on_connect(limit_send_buffer)
+                    .disable_signals();
             let server = match tls {
                 Some(tls) => server.listen_rustls_0_23(listener, tls)?,
                 None => server.listen(listener)?,

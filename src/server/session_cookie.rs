@@ -19,17 +19,18 @@ pub(super) fn session(request: &HttpRequest) -> Option<&str> {
 /// Returns the header that begins a session. Pages of other sites cannot make a browser send the cookie, and no script can
 /// read it.
 pub(super) fn begin(request: &HttpRequest, prefix: &str, login: &BrowserLogin) -> String {
-    cookie(request, prefix, login.session.expose(), login.lifetime_seconds)
+    cookie(request.app_config().secure(), prefix, login.session.expose(), login.lifetime_seconds)
 }
 
 /// Returns the header that ends a session.
 pub(super) fn end(request: &HttpRequest, prefix: &str) -> String {
-    cookie(request, prefix, "", 0)
+    cookie(request.app_config().secure(), prefix, "", 0)
 }
 
-fn cookie(request: &HttpRequest, prefix: &str, text: &str, seconds: u64) -> String {
-    // Also behind a proxy that speaks TLS. The browser would not send a secure cookie over a connection without TLS.
-    let secure = if request.connection_info().scheme() == "https" { "; Secure" } else { "" };
+/// `is_tls` is whether this server itself speaks TLS. Any caller can write the headers by which a proxy says that it does.
+fn cookie(is_tls: bool, prefix: &str, text: &str, seconds: u64) -> String {
+    // The browser would not send a secure cookie over a connection without TLS.
+    let secure = if is_tls { "; Secure" } else { "" };
     let path = if prefix.is_empty() { "/" } else { prefix };
     format!("{NAME}={text}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
@@ -59,8 +60,10 @@ mod tests {
             end(&plain, "/llm"),
             "pointsman_session=; Path=/llm; Max-Age=0; HttpOnly; SameSite=Strict"
         );
-        let header = ("x-forwarded-proto", "https");
-        let behind_proxy = TestRequest::default().insert_header(header).to_http_request();
-        assert!(end(&behind_proxy, "").ends_with("; Path=/; Max-Age=0; HttpOnly; SameSite=Strict; Secure"));
+        assert!(cookie(true, "", "", 0).ends_with("; Path=/; Max-Age=0; HttpOnly; SameSite=Strict; Secure"));
+        for header in [("x-forwarded-proto", "https"), ("forwarded", "proto=https")] {
+            let claimed = TestRequest::default().insert_header(header).to_http_request();
+            assert!(!end(&claimed, "").contains("Secure"), "{header:?}");
+        }
     }
 }

@@ -253,10 +253,11 @@ impl Handler<Tick> for Supervisor {
         match (kind, &child.phase) {
             (TickKind::Restart, Phase::Restarting) => child.start(ctx.address().recipient()),
             (TickKind::Abort, Phase::Stopping { .. }) => {
+                let name = &child.name;
                 match self.draining {
                     // The time of a drain is limited, so this is expected.
-                    Some(_) => debug!(child = %child.name, incarnation, "child is aborted at the end of the drain"),
-                    None => warn!(child = %child.name, incarnation, "child did not stop in time, aborting it"),
+                    Some(_) => debug!(child = %name, incarnation, "child is aborted at the end of the drain"),
+                    None => warn!(child = %name, incarnation, "child did not stop in time, aborting it"),
                 }
                 child.abort();
                 self.schedule_tick(MAX_ABORT_DURATION, &self.children[at], TickKind::Abandon, ctx);

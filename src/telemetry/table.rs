@@ -141,8 +141,8 @@ mod tests {
 
     /// All labels. None has a value per item, caller, answer, request or message, so that the series are bounded.
     const LABELS: [&str; 12] = [
-        "actor", "budget", "kind", "limit", "model", "outcome", "pipeline", "provider", "state", "status", "step",
-        "version",
+        "actor", "budget", "kind", "limit", "model", "outcome", "pipeline", "provider", "state", "status",
+        "step", "version",
     ];
 
     /// Returns the names of a metric's series in the text.

@@ -3,6 +3,7 @@
 //! Plain data without I/O and without a clock.
 
 mod attempt_counts;
+mod bounded_text;
 mod cause;
 mod completion;
 mod day;
@@ -42,6 +43,7 @@ pub mod utc_time;
 mod vendor_fields;
 
 pub use attempt_counts::{AttemptCounts, FailedAttempt};
+pub(crate) use bounded_text::bounded_text;
 pub use cause::Cause;
 pub use completion::Completion;
 pub use day::{Day, DayError};

@@ -8,6 +8,8 @@ use pointsman::simulator::Settings;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 use super::daemon::*;
@@ -179,6 +181,10 @@ async fn a_token_allows_only_what_its_permissions_say() {
             }
             let answer = guarded.send(&method, &path, Some(token)).await;
             assert_eq!(answer.status == 403, is_refused, "{id} with {name}: {answer:?}");
+            if is_refused {
+                answer.assert_problem(403, "the token needs the permission `");
+                assert_eq!(answer.json()["class"], "forbidden");
+            }
             assert_ne!(answer.status, 401, "{id} with {name}");
         }
     }
@@ -264,8 +270,9 @@ async fn a_pipeline_is_checked_before_it_is_stored_and_a_file_is_read_only() {
     put(&daemon, "two", &faulty, None).await.assert_problem(422, "promt");
     let checked = post_toml(&daemon, "/pipelines/check", &faulty).await.json();
     assert!(checked["problems"].to_string().contains("promt"), "{checked}");
+    assert_eq!(checked["valid"], false);
     let checked = post_toml(&daemon, "/pipelines/check", TWO).await.json();
-    assert_eq!(checked, json!({ "name": "two", "steps": ["answer"], "problems": [] }));
+    assert_eq!(checked, json!({ "valid": true, "name": "two", "steps": ["answer"], "problems": [] }));
     put(&daemon, "one", ONE_STEP, None).await.assert_problem(409, "one.toml");
     daemon.delete("/pipelines/one").await.assert_problem(409, "one.toml");
     let listed = daemon.get("/pipelines").await.json();
@@ -274,6 +281,54 @@ async fn a_pipeline_is_checked_before_it_is_stored_and_a_file_is_read_only() {
     let typed =
         daemon.request(Method::PUT, "/pipelines/two").header(CONTENT_TYPE, "application/json").body("{}");
     Answer::of(typed).await.assert_problem(415, "application/toml");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_text_of_more_than_256_kib_is_not_parsed_and_the_faults_of_a_text_are_bounded() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    let long = format!("{TWO}# {}\n", "x".repeat(256 << 10));
+    put(&daemon, "two", &long, None).await.assert_problem(422, "the maximum is 256 KiB");
+    for path in ["/pipelines/check", "/config/check"] {
+        let checked = post_toml(&daemon, path, &long).await.json();
+        assert_eq!(checked["valid"], false, "{path}");
+        assert_eq!(checked["problems"], json!(["the text has 257 KiB; the maximum is 256 KiB"]), "{path}");
+        let keys: String = (0..5_000).map(|number| format!("key{number} = 1\n")).collect();
+        let checked = post_toml(&daemon, path, &keys).await.json();
+        assert_eq!(checked["valid"], false, "{path}");
+        let problems = checked["problems"].as_array().unwrap().len();
+        assert!((100..=101).contains(&problems), "{path}: {problems}");
+    }
+    let longest = &long[..256 << 10];
+    assert_eq!(put(&daemon, "two", longest, None).await.status, 201);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_that_was_parsed_is_parsed_again_when_its_text_or_its_schema_changes() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let typed = TWO.replace("\"two\"", "\"typed\"").replace("[[", "[input]\nschema = \"typed.json\"\n[[");
+    folder.write("pipelines/typed.toml", typed);
+    folder.write("pipelines/typed.json", "{}");
+    let daemon = folder.start().await;
+    assert_eq!(put(&daemon, "two", TWO, None).await.status, 201);
+    for _ in 0..2 {
+        let listed = daemon.get("/pipelines").await.json();
+        assert_eq!(
+            (&listed[1]["name"], &listed[1]["steps"]),
+            (&json!("two"), &json!(["answer"])),
+            "{listed}"
+        );
+    }
+    let renamed = TWO.replace("answer", "reply");
+    assert_eq!(put(&daemon, "two", &renamed, None).await.status, 200);
+    assert_eq!(daemon.get("/pipelines").await.json()[1]["steps"], json!(["reply"]));
+    let item = json!({ "text": "hello" });
+    let answer = daemon.post_json("/pipelines/typed/items?wait=30s", &item).await;
+    assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("finished")), "{answer:?}");
+    folder.write("pipelines/typed.json", "{\"required\": [\"price\"]}");
+    daemon.post_json("/pipelines/typed/items?wait=30s", &item).await.assert_problem(422, "price");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -319,10 +374,41 @@ async fn a_wrong_request_names_its_field_and_sends_nothing() {
         (json!({ "prompt": "x", "deadline_seconds": 1e9 }), "`deadline_seconds`"),
         (json!({ "prompt": "x", "modell": "m" }), "unknown field `modell`"),
         (json!({}), "missing field `prompt`"),
+        (json!({ "prompt": "" }), "`prompt`: it is empty"),
+        (
+            json!({ "prompt": "x", "max_tokens": "ten" }),
+            "`max_tokens`: the text \\\"ten\\\" is not a whole number",
+        ),
+        (json!({ "prompt": "x", "stop": "END" }), "`stop`: the text \\\"END\\\" is not a list"),
+        (
+            json!({ "prompt": "x", "tools": [{ "name": 7, "parameters": {} }] }),
+            "`tools[0].name`: a number is not a text",
+        ),
         (json!({ "prompt": "x", "tool_choice": "required" }), "there are no tools"),
     ] {
         daemon.post_json("/requests", &body).await.assert_problem(400, part);
     }
+    for (path, body, part) in [
+        ("/runs", json!({ "pipeline": 1, "items": [] }), "`pipeline`: a number is not a text"),
+        ("/runs", json!({ "pipeline": "one", "items": "a" }), "`items`: the text"),
+        ("/pipelines/one/items", json!(["a"]), "a list is not an object"),
+        ("/runs/1/resume", json!({ "accept_changes": "yes" }), "`accept_changes`: the text"),
+        ("/runs/1/retry", json!({ "classes": ["slow"] }), "`classes[0]`: unknown variant `slow`"),
+        (
+            "/tokens",
+            json!({ "name": "x", "permissions": [], "concurrency": 0 }),
+            "`concurrency`: 0 is not a whole number above 0",
+        ),
+    ] {
+        let answer = daemon.post_json(path, &body).await;
+        answer.assert_problem(400, part);
+        assert_eq!(
+            (&answer.json()["type"], &answer.json()["class"]),
+            (&json!("/problems/bad_request"), &json!("bad_request"))
+        );
+    }
+    let empty = daemon.request(Method::POST, "/requests").header(CONTENT_TYPE, "application/json");
+    Answer::of(empty).await.assert_problem(400, "the body is empty");
     let deep = format!("{{\"prompt\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let request =
         daemon.request(Method::POST, "/requests").header(CONTENT_TYPE, "application/json").body(deep);
@@ -342,6 +428,7 @@ async fn a_failed_request_has_the_status_of_its_class_streamed_or_not() {
             let answer = daemon.post_json("/requests", body).await;
             answer.assert_problem(status, "");
             assert_eq!(answer.json()["class"], class, "{answer:?}");
+            assert_eq!(answer.json()["type"], format!("/problems/request/{class}"));
         }
     }
 }
@@ -357,11 +444,24 @@ async fn an_operator_takes_a_model_and_a_provider_out_of_service_and_back() {
     let breaker = |state: &str| json!({ "model": "m", "state": state });
     let opened = daemon.post_json("/providers/a/breaker", &breaker("open")).await.json();
     assert_eq!(opened["targets"][0]["forced_open"], true, "{opened}");
-    assert_ne!(send().await.status, 200);
+    // Durations are numbers of seconds.
+    assert_eq!(
+        (&opened["held_for_seconds"], &opened["retry_budget_wait_seconds"]),
+        (&json!(0.0), &json!(0.0))
+    );
+    assert!(opened["targets"][0]["probed_in_seconds"].is_f64(), "{opened}");
+    assert!(
+        opened["keys"][0]["usable_in_seconds"].is_f64() && !opened.to_string().contains("nanos"),
+        "{opened}"
+    );
+    let refused = send().await;
+    refused.assert_problem(503, "a/m: its breaker was opened by hand");
+    assert_eq!((refused.header("retry-after"), &refused.json()["class"]), ("30", &json!("unavailable")));
+    assert!(refused.json()["advice"].is_string(), "{refused:?}");
     daemon.post_json("/providers/a/breaker", &breaker("closed")).await;
     assert_eq!(send().await.status, 200);
     assert_eq!(daemon.post("/providers/a/drain").await.json()["draining"], true);
-    assert_ne!(send().await.status, 200);
+    send().await.assert_problem(503, "a/m: the provider is drained");
     assert_eq!(daemon.post("/providers/a/resume").await.json()["draining"], false);
     assert_eq!(send().await.status, 200);
     assert_eq!(daemon.post("/providers/a/keys/reload").await.json(), json!({ "keys": ["env:K1"] }));
@@ -416,16 +516,22 @@ async fn a_candidate_is_checked_without_its_files_and_a_faulty_reload_changes_no
     for path in [secret.display().to_string(), "/does/not/exist".to_owned()] {
         let checked = post_toml(&daemon, "/config/check", &candidate(&format!("file:{path}"))).await;
         assert_eq!(checked.status, 200, "{checked:?}");
-        assert!(checked.json()["notes"].is_array());
+        let checked = checked.json();
+        assert_eq!((&checked["valid"], &checked["problems"]), (&json!(true), &json!([])));
+        assert!(checked["notes"].is_array());
     }
     let marker = folder.path("ran");
     let command = candidate(&format!("command:touch {}", marker.display()));
-    assert_eq!(post_toml(&daemon, "/config/check", &command).await.status, 200);
+    assert_eq!(post_toml(&daemon, "/config/check", &command).await.json()["valid"], true);
     assert!(!marker.exists());
     let faulty = "[retry]\nmax_rounds = \"three\"\nmax_bakoff = \"1s\"\n";
     let checked = post_toml(&daemon, "/config/check", faulty).await;
-    checked.assert_problem(422, "max_bakoff");
-    assert_eq!(checked.json()["diagnostics"].as_array().unwrap().len(), 2, "{checked:?}");
+    assert_eq!(checked.status, 200, "{checked:?}");
+    let checked = checked.json();
+    assert_eq!((&checked["valid"], &checked["notes"]), (&json!(false), &json!([])));
+    let problems = checked["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 2, "{checked}");
+    assert!(checked["problems"].to_string().contains("max_bakoff"), "{checked}");
     let before = daemon.get("/config").await;
     let text = std::fs::read_to_string(folder.path("config.toml")).unwrap();
     folder.write("config.toml", format!("{text}\n[retry]\nmax_bakoff = \"1s\"\n"));
@@ -434,6 +540,11 @@ async fn a_candidate_is_checked_without_its_files_and_a_faulty_reload_changes_no
     folder.write("config.toml", format!("{text}\n[retry]\nmax_rounds = 7\n"));
     let reloaded = daemon.post("/config/reload").await;
     assert_eq!(reloaded.status, 200, "{reloaded:?}");
+    let reloaded = reloaded.json();
+    assert!(reloaded["changes"].to_string().contains("max_rounds"), "{reloaded}");
+    for other in ["diff", "has_new_caps"] {
+        assert_eq!(reloaded.get(other), None, "{reloaded}");
+    }
     let after = daemon.get("/config").await;
     assert_ne!(after.header("etag"), before.header("etag"));
     assert_eq!(value(&after.json(), "retry.max_rounds")["value"], 7);
@@ -519,4 +630,218 @@ async fn the_page_of_the_description_loads_nothing() {
     assert_eq!((page.status, page.header("content-type")), (200, "text/html; charset=utf-8"));
     assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'sha256-"));
     assert!(page.text.contains("/api/v1/requests") && !page.text.contains("<script"), "{}", page.text);
+}
+
+/// Collects the values of all fields whose names end with this.
+fn fields_named<'v>(value: &'v Value, end: &str, found: &mut Vec<&'v Value>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if name.ends_with(end) {
+                    found.push(value);
+                }
+                fields_named(value, end, found);
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|value| fields_named(value, end, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_time_is_text_with_milliseconds() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    let run = daemon.complete_run(1).await;
+    put(&daemon, "two", TWO, None).await;
+    create_token(&daemon, "ci", &["read"]).await;
+    for (path, count) in [
+        (format!("/runs/{run}"), 2),
+        ("/runs?summary=true".to_owned(), 4),
+        ("/pipelines".to_owned(), 1),
+        ("/pipelines/two/versions".to_owned(), 1),
+        ("/tokens".to_owned(), 3),
+    ] {
+        let shown = daemon.get(&path).await.json();
+        let mut times = Vec::new();
+        fields_named(&shown, "_at", &mut times);
+        assert_eq!(times.len(), count, "{path}: {shown}");
+        for time in times.into_iter().filter(|time| !time.is_null()) {
+            let text = time.as_str().unwrap_or_else(|| panic!("{path}: {time}"));
+            assert!(text.len() == 24 && text.ends_with('Z') && text.as_bytes()[19] == b'.', "{path}: {text}");
+        }
+        // Where the daemon keeps the files of a run.
+        assert!(!shown.to_string().contains("\"daemon\""), "{path}: {shown}");
+    }
+    let mut events = daemon.events("/events", None).await;
+    daemon.create_run(1).await;
+    let created = events.next_of("run_created").await;
+    assert_eq!(created.data["at"].as_str().map(str::len), Some(24), "{created:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_spent_is_not_a_negative_amount() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    let status = daemon.get("/status").await;
+    assert!(status.text.contains("\"spent_today_usd\":0.0"), "{}", status.text);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn head_is_answered_as_get_without_the_content() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    let run = daemon.complete_run(1).await;
+    let client = client();
+    for path in ["/health", "/ready", "/metrics", "/api/openapi.json", "/api/v1/runs", "/api/v1/config", "/"]
+    {
+        let url = format!("http://{}{path}", daemon.address());
+        let got = Answer::of(client.get(&url)).await;
+        let head = Answer::of(client.head(&url)).await;
+        assert_eq!((head.status, head.text.as_str()), (got.status, ""), "{path}: {head:?}");
+        assert_eq!(head.header("content-type"), got.header("content-type"), "{path}");
+        assert!(!head.header("x-request-id").is_empty(), "{path}");
+    }
+    // Streams of results, and one that would never end.
+    for path in [format!("/runs/{run}/results"), "/events".to_owned()] {
+        let head = daemon.send(Method::HEAD, &path).await;
+        assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}: {head:?}");
+    }
+    let missing = daemon.send(Method::HEAD, "/runs/999").await;
+    assert_eq!((missing.status, missing.text.as_str()), (404, ""));
+    assert_eq!(daemon.send(Method::HEAD, "/requests").await.status, 405);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_that_never_admits_a_request_does_not_say_when_to_come_again() {
+    let simulator = start_simulator(Settings::default());
+    let folder =
+        DaemonFolder::with(&simulator, &Extra { tables: "[budget]\nday = 0.000001\n", ..Extra::default() });
+    let text = std::fs::read_to_string(folder.path("config.toml")).unwrap();
+    folder.write(
+        "config.toml",
+        text.replace("models.m = {}", "models.m = { price = { input = 1000.0, output = 5000.0 } }"),
+    );
+    let daemon = folder.start().await;
+    let refused = daemon.post_json("/requests", &json!({ "prompt": "Say hello." })).await;
+    refused.assert_problem(429, "the call alone is likely to cost");
+    assert_eq!((refused.header("retry-after"), &refused.json()["class"]), ("", &json!("budget")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_tokens_only_the_host_header_says_for_which_server_a_request_is() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    let options = ServerOptions::new().with_hosts(["localhost", "127.0.0.1", "[::1]"]);
+    let server = serve(&daemon.daemon, options).unwrap();
+    let address = server.address().to_string();
+    let local = format!("localhost:{}", server.address().port());
+    let own_origin = format!("http://{address}");
+    let client = client();
+    let send = async |headers: &[(&str, &str)]| {
+        let mut request = client.get(format!("http://{address}/api/v1/runs"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request).await
+    };
+    let evil = ("host", "evil.example:7700");
+    let refused: [&[(&str, &str)]; 8] = [
+        &[evil],
+        &[evil, ("x-forwarded-host", &address)],
+        &[evil, ("x-forwarded-host", "localhost")],
+        &[evil, ("forwarded", "host=localhost;proto=https")],
+        &[evil, ("origin", "http://evil.example:7700"), ("x-forwarded-host", "localhost")],
+        &[("origin", "http://evil.example"), ("x-forwarded-host", "evil.example")],
+        &[("origin", "http://evil.example"), ("forwarded", "host=evil.example")],
+        &[("origin", "null")],
+    ];
+    for headers in refused {
+        let answer = send(headers).await;
+        answer.assert_problem(403, "the Host or Origin of the request is not that of this server");
+        answer.assert_problem(403, "localhost or 127.0.0.1");
+    }
+    let accepted: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("host", &local)],
+        &[("host", "LOCALHOST")],
+        &[("origin", &own_origin)],
+        &[("x-forwarded-host", "evil.example"), ("forwarded", "host=evil.example")],
+    ];
+    for headers in accepted {
+        assert_eq!(send(headers).await.status, 200, "{headers:?}");
+    }
+    drop(server);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_problem_quotes_only_the_beginning_of_what_it_refuses() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    let name = "é".repeat(1 << 20);
+    for (path, body) in [
+        ("/tokens", json!({ "name": "a", &name: 1 })),
+        ("/requests", json!({ "prompt": "a", "route": name })),
+        ("/runs", json!({ "pipeline": name, "items": [] })),
+    ] {
+        let refused = daemon.post_json(path, &body).await;
+        assert!((400..500).contains(&refused.status), "{path}: {}", refused.status);
+        assert!(refused.text.len() < 8 << 10, "{path}: {} bytes", refused.text.len());
+    }
+    let keys: String = (0..5_000).map(|number| format!("key{number:04} = 1\n")).collect();
+    let step = "[[step]]\nname = \"a\"\nprompt = \"a\"\n";
+    let refused = put(&daemon, "two", &format!("name = \"two\"\n{step}{keys}"), None).await;
+    refused.assert_problem(422, "fault");
+    let diagnostics = refused.json()["diagnostics"].as_array().unwrap().clone();
+    assert_eq!(diagnostics.len(), 101);
+    assert!(diagnostics[100].as_str().unwrap().contains("and more errors"), "{}", diagnostics[100]);
+    let long = format!("name = \"two\"\n{} = 1\n{step}", "key".repeat(30_000));
+    for refused in [
+        put(&daemon, "two", &long, None).await,
+        post_toml(&daemon, "/pipelines/check", &long).await,
+        post_toml(&daemon, "/config/check", &long).await,
+    ] {
+        assert!(refused.text.len() < 8 << 10, "{} bytes", refused.text.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_has_a_bounded_number_of_uploads_in_progress() {
+    const MAX_UPLOADS_PER_TOKEN: usize = 4;
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    let token = create_token(&daemon, "ci", &["run"]).await;
+    let other = create_token(&daemon, "other", &["run"]).await;
+    let guarded = Guarded::of(&daemon);
+    let address = guarded.server.address();
+    let upload = async |token: &str| {
+        let url = format!("http://{address}/api/v1/runs/upload?pipeline=one&format=jsonl");
+        let request = guarded.client.post(url);
+        Answer::of(request.header(AUTHORIZATION, format!("Bearer {token}")).body(jsonl(1))).await
+    };
+    let mut pending = Vec::new();
+    for _ in 0..MAX_UPLOADS_PER_TOKEN {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST /api/v1/runs/upload?pipeline=one&format=jsonl HTTP/1.1\r\nhost: {address}\r\n\
+             authorization: Bearer {token}\r\ncontent-length: 100000\r\n\r\n{}",
+            jsonl(1)
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        pending.push(stream);
+    }
+    wait_until("the uploads have begun", || folder.data_files("uploads") == MAX_UPLOADS_PER_TOKEN).await;
+    let refused = upload(&token).await;
+    refused.assert_problem(429, "4 uploads of this token are in progress");
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() > 0);
+    assert_eq!(upload(&other).await.status, 201);
+    drop(pending);
+    wait_until("the uploads are removed", || folder.data_files("uploads") == 0).await;
+    assert_eq!(upload(&token).await.status, 201);
 }

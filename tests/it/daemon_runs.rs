@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pointsman::simulator::{Fault, FaultKind, Latency, Settings, Simulator};
+use pointsman::simulator::{Fault, FaultKind, Latency, Settings, Simulator, Vendor};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use serde_json::{Value, json};
@@ -211,12 +211,17 @@ async fn items_that_a_run_cannot_read_are_refused_and_leave_nothing() {
     folder.write("items/wrong.csv", jsonl(2));
     let daemon = folder.start().await;
     let array = Value::Array(values(2)).to_string();
-    let (json, csv) = ("application/json", "text/csv");
+    let json = "application/json";
+    let csv = "text/csv";
     let uploads = [
         (json, jsonl(2), "a JSON array of objects is expected here"),
         (json, "[{\"id\":1},".to_owned(), "the input ends inside the array"),
         (JSONL, array, "format=json)"),
-        (JSONL, "id,text\ni1,a\ni2,b\n".to_owned(), "none of the first records (3) is an item: line 1 is not JSON"),
+        (
+            JSONL,
+            "id,text\ni1,a\ni2,b\n".to_owned(),
+            "none of the first records (3) is an item: line 1 is not JSON",
+        ),
         (csv, jsonl(2), "format=jsonl)"),
         (csv, "id,text\n".to_owned(), "there is no item"),
         (JSONL, String::new(), "there is no item"),
@@ -227,7 +232,8 @@ async fn items_that_a_run_cannot_read_are_refused_and_leave_nothing() {
     for (media_type, items, part) in uploads {
         answers.push((daemon.upload(media_type, items).await, part));
     }
-    for (items, part) in [(json!([]), "there is no item"), (json!([1, 2]), "is a number, not a JSON object")] {
+    for (items, part) in [(json!([]), "there is no item"), (json!([1, 2]), "is a number, not a JSON object")]
+    {
         let body = json!({ "pipeline": "one", "items": items });
         answers.push((daemon.post_json("/runs", &body).await, part));
     }
@@ -258,7 +264,11 @@ async fn items_that_break_off_later_end_the_run_with_the_reason_and_its_class() 
     let reason = shown["reason"].as_str().unwrap();
     assert!(reason.starts_with("the items, line 1, column "), "{shown}");
     assert!(reason.contains("the input ends inside"), "{shown}");
-    assert_eq!((&shown["class"], &shown["items"]["completed"]), (&json!("internal"), &json!(1_100)), "{shown}");
+    assert_eq!(
+        (&shown["class"], &shown["items"]["completed"]),
+        (&json!("internal"), &json!(1_100)),
+        "{shown}"
+    );
     assert_eq!(ended["data"]["reason"], reason, "{ended}");
 }
 
@@ -633,7 +643,7 @@ async fn a_list_of_runs_has_every_run_once_the_newest_first() {
         cursor = format!("&cursor={next}");
     }
     assert_eq!(found, [5, 4, 3, 2, 1]);
-    for nothing in ["state=paused", "pipeline=two"] {
+    for nothing in ["state=paused", "state=holding", "state=crashed", "state=empty", "pipeline=two"] {
         let page = daemon.get(&format!("/runs?{nothing}")).await.json();
         assert_eq!(page, json!({ "runs": [], "next_cursor": null }));
     }
@@ -695,11 +705,12 @@ async fn a_wrong_request_is_refused_with_a_problem_and_creates_nothing() {
     daemon.get("/runs/7").await.assert_problem(404, "there is no run");
     daemon.get("/runs?limit=abc").await.assert_problem(400, "query");
     daemon.get("/runs?state=asleep").await.assert_problem(400, "asleep");
+    daemon.get("/runs?state=asleep").await.assert_problem(400, "holding, paused");
     daemon.get("/runs?cursor=abc").await.assert_problem(422, "cursor");
     let wrong_method = daemon.send(Method::PATCH, "/runs/7").await;
     wrong_method.assert_problem(405, "use ");
     let allowed: BTreeSet<&str> = wrong_method.header("allow").split(", ").collect();
-    assert_eq!(allowed, BTreeSet::from(["DELETE", "GET"]));
+    assert_eq!(allowed, BTreeSet::from(["DELETE", "GET", "HEAD"]));
     daemon.get("/runs/upload").await.assert_problem(405, "POST");
     daemon.get("/runs/7/hold").await.assert_problem(405, "POST");
     assert!(daemon.runs().await.is_empty());
@@ -749,4 +760,56 @@ async fn a_creation_that_is_repeated_with_its_idempotency_key_creates_one_run() 
     let again = Answer::of(request.header("idempotency-key", "b").body(jsonl(2))).await;
     assert_eq!((again.status, again.text.as_str()), (201, first.text.as_str()), "{again:?}");
     assert_eq!(daemon.runs().await, [2, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_selects_by_the_state_that_it_shows() {
+    let simulator = slow_simulator();
+    let daemon = DaemonFolder::new(&simulator).start().await;
+    let completed = daemon.complete_run(1).await;
+    assert_eq!(
+        daemon.post_json("/providers/a/breaker", &json!({ "model": "m", "state": "open" })).await.status,
+        200
+    );
+    let waiting = daemon.create_run(1).await;
+    let shown = daemon.wait_for_state(waiting, "holding").await;
+    assert!(shown["reason"].is_string(), "{shown}");
+    let listed = async |state: &str| {
+        let page = daemon.get(&format!("/runs?state={state}")).await.json();
+        page["runs"].as_array().unwrap().iter().map(|run| run["run"].as_i64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed("holding").await, [waiting]);
+    assert!(listed("running").await.is_empty());
+    assert_eq!(listed("completed").await, [completed]);
+    assert_eq!(daemon.post(&format!("/runs/{waiting}/cancel")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_changed_run_is_refused_with_advice_for_the_api_until_the_changes_are_accepted() {
+    let simulator = slow_simulator();
+    let folder = DaemonFolder::with(&simulator, &FOUR_IN_FLIGHT);
+    let daemon = folder.start().await;
+    let run = daemon.create_run(100).await;
+    wait_for_lines(&daemon, run, 5).await;
+    daemon.post(&format!("/runs/{run}/hold")).await;
+    daemon.wait_for_state(run, "paused").await;
+    let other = slow_simulator();
+    let text = std::fs::read_to_string(folder.path("config.toml")).unwrap();
+    let moved = text.replace(&simulator.base_url(Vendor::OpenAi), &other.base_url(Vendor::OpenAi));
+    folder.write("config.toml", moved);
+    assert_eq!(daemon.post("/config/reload").await.status, 200);
+    for action in ["resume", "retry"] {
+        let refused = daemon.post(&format!("/runs/{run}/{action}")).await;
+        refused.assert_problem(409, "has changed since it began");
+        let problem = refused.json();
+        assert_eq!((&problem["type"], &problem["class"]), (&json!("/problems/changed"), &json!("changed")));
+        let advice = problem["advice"].as_str().unwrap();
+        assert!(advice.contains("{\"accept_changes\": true}"), "{problem}");
+        // The advice is there once, and not that of the library.
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(!detail.contains("accept") && !detail.contains("begin a new run"), "{problem}");
+    }
+    let accepted = daemon.post_json(&format!("/runs/{run}/retry"), &json!({ "accept_changes": true })).await;
+    assert_eq!(accepted.status, 200, "{accepted:?}");
+    daemon.wait_for_state(run, "completed").await;
 }

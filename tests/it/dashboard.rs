@@ -389,6 +389,44 @@ async fn a_browser_logs_in_with_a_token_and_its_session_is_worth_less() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_form_is_short_whether_its_length_is_announced_or_not_and_a_proxy_is_not_believed() {
+    let simulator = simulator();
+    let folder = DaemonFolder::new(&simulator);
+    let daemon = folder.start().await;
+    let server = serve_with_tokens(&daemon);
+    let token = new_token(&daemon, "ops", &[Permission::Read]).await;
+    let reader = Reader::new(server.address().to_string());
+    let log_in = async |headers: &[(&str, &str)], body: reqwest::Body| {
+        let request = reader.request(Method::POST, "/login");
+        let mut request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Answer::of(request.body(body)).await
+    };
+    let in_pieces = |count: usize| {
+        let piece = "token=".to_owned() + &"x".repeat(1_000);
+        let pieces = (0..count).map(move |_| Ok::<_, std::io::Error>(piece.clone()));
+        reqwest::Body::wrap_stream(futures_util::stream::iter(pieces))
+    };
+    assert_eq!(log_in(&[SAME_ORIGIN], in_pieces(1)).await.status, 403);
+    let long = log_in(&[SAME_ORIGIN], in_pieces(12)).await;
+    assert_eq!(long.status, 413, "{long:?}");
+    assert!(long.text.contains("8192 bytes"), "{}", long.text);
+    assert_eq!(log_in(&[SAME_ORIGIN], "x".repeat(9_000).into()).await.status, 413);
+
+    let body = format!("token={}", token.expose());
+    let claimed = [("origin", "http://example.org"), ("x-forwarded-host", "example.org")];
+    assert_eq!(log_in(&claimed, body.clone().into()).await.status, 403);
+    let claimed = [SAME_ORIGIN, ("x-forwarded-proto", "https"), ("forwarded", "proto=https")];
+    let begun = log_in(&claimed, body.into()).await;
+    assert_eq!(begun.status, 303, "{begun:?}");
+    assert!(!begun.header("set-cookie").contains("Secure"), "{begun:?}");
+    drop(server);
+    daemon.stop(Duration::ZERO).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_and_does_what_the_token_allows() {
     let simulator = slow_simulator();
     let folder =

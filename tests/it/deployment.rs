@@ -141,6 +141,18 @@ fn the_alerts_use_metrics_that_exist() {
 }
 
 #[test]
+fn the_guide_says_what_to_do_about_every_alert() {
+    let guide = fs::read_to_string(repository_path("docs/operations.md")).unwrap();
+    let rules = read("prometheus/alerts.yaml");
+    let alerts = rules.split("- alert: ").skip(1).map(|rule| rule.lines().next().unwrap());
+    let alerts: BTreeSet<_> = alerts.collect();
+    let rows = guide.lines().filter(|line| line.starts_with("| `Pointsman"));
+    let explained = rows.flat_map(|row| row.split('|').nth(1).unwrap().split(','));
+    let explained: BTreeSet<_> = explained.map(|alert| alert.trim().trim_matches('`')).collect();
+    assert_eq!(alerts, explained);
+}
+
+#[test]
 fn the_configurations_are_accepted_and_listen_at_the_port_of_the_platform() {
     for (name, _) in CONFIGURATIONS {
         let serve = config(name).serve;

@@ -44,8 +44,14 @@ mod daemon;
 mod daemon_api;
 #[cfg(feature = "server")]
 mod daemon_kill;
+#[cfg(all(unix, feature = "server"))]
+mod daemon_log;
+#[cfg(feature = "server")]
+mod daemon_reload;
 #[cfg(feature = "server")]
 mod daemon_runs;
+#[cfg(feature = "server")]
+mod daemon_status;
 #[cfg(feature = "server")]
 mod daemon_tokens;
 #[cfg(feature = "server")]

@@ -100,8 +100,11 @@ fn a_second_start_names_the_first_process_and_not_the_address() {
     let mut first = start_program(workspace.command("serve"));
     let line = first.wait_for_line("pointsman serves at ");
     let address = line.split("http://").nth(1).unwrap().split(' ').next().unwrap();
-    let output = workspace.run(&format!("serve --listen {address}"));
-    output.expect_stderr(4, &[&format!("another daemon uses this store: process {}", first.child.id())]);
+    for listen in [address, "127.0.0.1:0"] {
+        let output = workspace.run(&format!("serve --listen {listen}"));
+        output.expect_stderr(4, &[&format!("another daemon uses this store: process {}", first.child.id())]);
+        assert_has_no_log(&output.stderr);
+    }
     stop(first);
 }
 

@@ -135,6 +135,11 @@ async fn runs_of_a_daemon_are_resumed_retried_cancelled_and_deleted() {
     wait_until_closed(&daemon, held, "paused").await;
     let report = run(&folder, &format!("report {held} {server}"));
     assert!(report.stdout.contains(&format!("`pointsman resume {held} {server}`")), "{}", report.stdout);
+    let store = format!("--store sqlite:{}", folder.path("runs.db").display());
+    let listed = run(&folder, &format!("runs {store}")).stdout;
+    assert!(listed.contains(" paused ") && !listed.contains("cancelled"), "{listed}");
+    let report = run(&folder, &format!("report {held} {store}")).stdout;
+    assert!(report.contains("belongs to a daemon: start the daemon"), "{report}");
     run(&folder, &format!("resume {server}")).expect_stderr(0, &[&format!("continues run {held}")]);
     daemon.wait_for_state(held, "running").await;
     run(&folder, &format!("resume {held} {server}")).expect_stderr(4, &["in progress"]);
@@ -153,6 +158,13 @@ async fn runs_of_a_daemon_are_resumed_retried_cancelled_and_deleted() {
     run(&folder, &format!("delete 99 {server}")).expect_stderr(4, &["99"]);
     run(&folder, &format!("delete {complete} {server}")).expect_stderr(0, &["1 run deleted, 1 left"]);
     assert_eq!(daemon.runs().await, [held]);
+    folder.write("items.jsonl", jsonl(1));
+    run(&folder, &format!("run pipelines/one.toml --items items.jsonl --out none.jsonl {store}"))
+        .expect_code(0);
+    let latest = daemon.daemon.store().runs().await.unwrap().iter().map(|run| run.number.0).max().unwrap();
+    assert!(latest > complete);
+    run(&folder, &format!("cancel {latest} {server}"))
+        .expect_stderr(4, &["was not created by a daemon", "without a server"]);
     daemon.stop(Duration::ZERO).await;
 }
 
@@ -214,7 +226,7 @@ async fn tokens_are_created_and_used_over_a_daemon() {
     let environment = [("POINTSMAN_TOKEN", token)];
     run_with(&folder, &format!("runs {server}"), &environment).expect_code(0);
     let refused = run_with(&folder, &format!("cancel 1 {server}"), &environment);
-    refused.expect_stderr(4, &["does not allow this", "the token lacks the permission"]);
+    refused.expect_stderr(4, &["does not allow this", "the token needs the permission `run` or `admin`"]);
     let refused = run_with(&folder, &format!("runs {server}"), &[("POINTSMAN_TOKEN", "pmt_wrong")]);
     refused.expect_stderr(4, &["does not accept the token"]);
     assert!(!refused.stderr.contains("pmt_wrong"), "{}", refused.stderr);
@@ -275,7 +287,10 @@ async fn a_command_says_why_it_cannot_ask_a_daemon() {
     let failed = run(&folder, &format!("runs --server http://{other}"));
     failed.expect_stderr(4, &[&format!("what answers at http://{other} is not a pointsman daemon")]);
     let failed = run(&folder, &format!("runs --server https://{other}"));
-    failed.expect_stderr(4, &[&format!("the daemon at https://{other} speaks http and not https: write http://")]);
+    failed.expect_stderr(
+        4,
+        &[&format!("the daemon at https://{other} speaks http and not https: write http://")],
+    );
     run(&folder, &format!("runs --server http://{other} --store sqlite:a.db")).expect_code(2);
     run(&folder, "runs --server 127.0.0.1:7700").expect_stderr(2, &["http://127.0.0.1:7700"]);
     let environment = [("POINTSMAN_SERVER", "nothing")];

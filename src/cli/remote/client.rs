@@ -63,7 +63,8 @@ impl Client {
     /// Creates a client that asks only for the health of a daemon. On this machine it accepts every certificate, because that
     /// of the daemon is for its public name.
     pub(super) fn for_health(url: ServerUrl) -> anyhow::Result<Self> {
-        let tls = if url.is_local() { crate::tls::health_client_config() } else { crate::tls::client_config() };
+        let tls =
+            if url.is_local() { crate::tls::health_client_config() } else { crate::tls::client_config() };
         Self::with_tls(url, None, tls.context("cannot set up TLS")?)
     }
 

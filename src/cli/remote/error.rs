@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// The class of a refusal because the models or prices of a run have changed.
+/// The class of a refusal because changes affect the stored answers of a run.
 const CHANGED: &str = "changed";
 
 /// What the user of a command can do about it.

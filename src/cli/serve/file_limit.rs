@@ -48,6 +48,9 @@ mod tests {
         assert_eq!(needed, 1_500);
         assert_eq!(warning(1_500, needed), None);
         let text = warning(1_024, needed).unwrap();
-        assert!(text.starts_with("the process may open 1024 files") && text.contains("may need 1500"), "{text}");
+        assert!(
+            text.starts_with("the process may open 1024 files") && text.contains("may need 1500"),
+            "{text}"
+        );
     }
 }

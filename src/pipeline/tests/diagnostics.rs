@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::diagnostics::Diagnostics;
 use crate::types::RouteName;
 
+use super::super::load::{MAX_CHOICES, MAX_SCHEMA_BYTES, MAX_STEPS};
 use super::super::{Defaults, Pipeline};
 use super::parse;
 
@@ -19,6 +20,54 @@ fn messages(text: &str) -> Vec<String> {
         format!("{line}:{column} {}", diagnostic.message)
     };
     diagnostics(text).0.iter().map(describe).collect()
+}
+
+#[test]
+fn the_numbers_of_steps_and_of_choices_and_the_size_of_a_schema_are_limited() {
+    let steps = |count: usize| {
+        let step = |number: usize| format!("[[step]]\nname = 's{number}'\nprompt = 'x'\n");
+        format!("name = 'p'\n{}", (0..count).map(step).collect::<String>())
+    };
+    assert_eq!(parse(&steps(MAX_STEPS)).unwrap().steps().len(), MAX_STEPS);
+    let found = messages(&steps(MAX_STEPS + 1));
+    let line = 2 + 3 * MAX_STEPS + 1;
+    assert_eq!(found, [format!("{line}:8 the pipeline has 1001 steps; the maximum is 1000")]);
+
+    let choices = |count: usize| {
+        let texts: Vec<String> = (0..count).map(|number| format!("'c{number}'")).collect();
+        format!("name = 'p'\n[[step]]\nname = 's'\nprompt = 'x'\nchoice = [{}]\n", texts.join(","))
+    };
+    assert!(parse(&choices(MAX_CHOICES)).is_ok());
+    let found = messages(&choices(MAX_CHOICES + 1));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].ends_with("`choice` has 10001 texts; the maximum is 10000"), "{found:?}");
+
+    let schema = |bytes: usize| {
+        let description = "d".repeat(bytes);
+        format!(
+            "name = 'p'\n[[step]]\nname = 's'\nprompt = 'x'\nschema = {{ description = '{description}' }}\n"
+        )
+    };
+    // `{"description":""}` has 18 bytes.
+    assert!(parse(&schema(MAX_SCHEMA_BYTES - 18)).is_ok());
+    let found = messages(&schema(MAX_SCHEMA_BYTES));
+    assert_eq!(found, ["5:1 the schema has 257 KiB; the maximum is 256 KiB"]);
+}
+
+#[test]
+fn of_many_errors_the_first_are_listed() {
+    let names: String = (0..2_000).map(|number| format!("{{{{ name{number:04} }}}}")).collect();
+    let found = messages(&format!("name = 'p'\n[[step]]\nname = 's'\nprompt = '{names}'\n"));
+    assert_eq!(found.len(), 101);
+    assert!(found[0].ends_with("unknown name `name0000`"), "{}", found[0]);
+    assert!(found[100].contains("and more errors"), "{}", found[100]);
+    let needs: String = (0..2_000).map(|number| format!("'name{number:04}',")).collect();
+    let found = messages(&format!("name = 'p'\n[[step]]\nname = 's'\nprompt = 'x'\nneeds = [{needs}]\n"));
+    assert_eq!(found.len(), 101);
+    let keys: String = (0..5_000).map(|number| format!("key{number:04} = 1\n")).collect();
+    let found = messages(&format!("name = 'p'\n[[step]]\nname = 's'\nprompt = 'x'\n{keys}"));
+    assert_eq!(found.len(), 101);
+    assert!(found[0].ends_with("unknown key `key0000`"), "{}", found[0]);
 }
 
 #[test]

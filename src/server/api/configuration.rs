@@ -93,7 +93,7 @@ pub(super) async fn check(
 ) -> Result<Json<ConfigCheck>, Problem> {
     body::expect_type(&request, &TOML_TYPES)?;
     let text = body::text(&request, payload, &state).await?;
-    Ok(Json(state.daemon.check_configuration(&text)))
+    Ok(Json(state.daemon.check_configuration(&text).await?))
 }
 
 /// Loads the configuration again and applies it.

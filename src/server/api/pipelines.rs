@@ -185,7 +185,7 @@ pub(super) async fn check(
 ) -> Result<Json<PipelineCheck>, Problem> {
     body::expect_type(&request, &TOML_TYPES)?;
     let text = body::text(&request, payload, &state).await?;
-    Ok(Json(state.daemon.check_pipeline(&text)))
+    Ok(Json(state.daemon.check_pipeline(&text).await?))
 }
 
 /// Lists the versions of a stored pipeline, the newest first.

@@ -11,7 +11,10 @@ use crate::server::problem::{PROBLEM_JSON, Problem};
 const STATUSES: [(&str, &str); 7] = [
     ("400", "The request is not what is expected."),
     ("401", "The request has no valid token."),
-    ("403", "The token lacks the permission that `advice` names."),
+    (
+        "403",
+        "The token lacks the permission that `advice` names; or, without tokens, the request is for another host.",
+    ),
     ("429", "The caller has to wait for the seconds in `Retry-After`."),
     ("500", "The daemon cannot do it. Its log says why."),
     ("503", "The daemon stops, or cannot do it now."),
@@ -20,7 +23,7 @@ const STATUSES: [(&str, &str); 7] = [
 
 /// The statuses that an operation with a body may give besides.
 const BODY_STATUSES: [(&str, &str); 3] = [
-    ("408", "No part of the body arrived in time."),
+    ("408", "The body, or the next part of it, did not arrive in time."),
     ("413", "The body is too large."),
     ("415", "The body has another media type, or is compressed."),
 ];

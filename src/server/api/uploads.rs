@@ -112,7 +112,9 @@ pub(super) async fn upload(
         // Before a long body is read for nothing. The answer to a repeated request does not change.
         state.daemon.check_new_run(&pipeline).await?;
     }
+    let slot = state.bodies.begin_upload(&caller)?;
     let spooled = body::spool(&request, payload, &state).await?;
+    drop(slot);
     key.update(&spooled.sha256());
     let execution = match key.check()? {
         Checked::New(execution) => execution,

@@ -20,7 +20,7 @@ use super::visitor::PageError;
 const FORM: &str = "application/x-www-form-urlencoded";
 
 /// The longest body of a form, in bytes.
-const MAX_FORM_BYTES: u64 = 8 << 10;
+const MAX_FORM_BYTES: usize = 8 << 10;
 
 /// The fields of the form.
 #[derive(Deserialize)]
@@ -70,8 +70,7 @@ pub(super) async fn read_form<T: serde::de::DeserializeOwned>(
     state: &ApiState,
 ) -> Result<T, Problem> {
     body::expect_type(request, &[FORM])?;
-    body::refuse_length(request, MAX_FORM_BYTES)?;
-    let text = body::text(request, payload, state).await?;
+    let text = body::short_text(request, payload, state, MAX_FORM_BYTES).await?;
     // A body of a form is written as the query of a URL.
     let fields = Query::<T>::from_query(&text);
     fields.map(Query::into_inner).map_err(|_| Problem::bad_request("the form has not the expected fields"))

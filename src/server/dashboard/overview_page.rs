@@ -447,7 +447,8 @@ mod tests {
         ended.run.items.rejected = 7_531;
         let overview = Overview { runs: vec![ended], process: None };
         let page: String = fragments(&overview, "").iter().map(|part| part.section().into_string()).collect();
-        for part in ["<th scope=\"col\" class=\"number\">Rejected</th>", &format!(">{}</td>", shown::count(7_531))] {
+        let count = format!(">{}</td>", shown::count(7_531));
+        for part in [">Rejected</th>", &count] {
             assert!(page.contains(part), "{part} in {page}");
         }
     }

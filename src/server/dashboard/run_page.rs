@@ -188,7 +188,7 @@ fn actions(details: &RunDetails, prefix: &str) -> Markup {
                     button #resume type="submit" { "Resume" }
                     label {
                         input #accept-changes type="checkbox" name="accept_changes" value="yes";
-                        " although models or prices have changed"
+                        " although its models have changed"
                     }
                 }
             }
@@ -197,7 +197,7 @@ fn actions(details: &RunDetails, prefix: &str) -> Markup {
                     button #retry type="submit" { "Retry failed items" }
                     label {
                         input #retry-accept-changes type="checkbox" name="accept_changes" value="yes";
-                        " although models or prices have changed"
+                        " although its models have changed"
                     }
                 }
             }

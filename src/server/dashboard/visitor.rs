@@ -14,7 +14,7 @@ use maud::html;
 use crate::daemon::{Caller, Permission};
 use crate::server::access::{Identity, identify_form_sender, identify_reader};
 use crate::server::api_state::ApiState;
-use crate::server::problem::Problem;
+use crate::server::problem::{Problem, ProblemType};
 
 use super::layout::{Layout, respond};
 use super::shown;
@@ -142,7 +142,10 @@ impl ResponseError for PageError {
             @for fault in &problem.diagnostics {
                 pre { (shown::plain_lines(fault)) }
             }
-            @if let Some(advice) = &problem.advice {
+            @if problem.kind == ProblemType::Changed {
+                // The advice is for a program that sends JSON.
+                p { "Repeat it with the box “although its models have changed” checked, or create a new run." }
+            } @else if let Some(advice) = &problem.advice {
                 p { (shown::inline(advice)) }
             }
             p { a href={ (prefix) "/" } { "To the overview" } }

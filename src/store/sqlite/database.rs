@@ -52,8 +52,8 @@ impl Sqlite {
             self.identity.verify(&self.path).map_err(|error| self.lost(&error))?;
             let fresh = connect(&self.writer_options).await.map_err(|error| self.unwritten(&error))?;
             let failed = std::mem::replace(&mut *writer, fresh);
-            tracing::warn!(path = %self.path.display(), "database connection replaced after a failed transaction");
-            // Nothing of it can be saved.
+            tracing::warn!(path = %self.path.display(), "connection replaced after a failed transaction");
+            // Its transaction is lost in any case.
             drop(failed.close().await);
         }
         Ok(writer)
@@ -61,19 +61,18 @@ impl Sqlite {
 
     /// Executes a statement on the connection that writes.
     #[cfg(test)]
-    pub(crate) async fn execute(&self, sql: &'static str) {
+    pub(crate) async fn execute(&self, sql: &str) {
         let mut writer = self.writer().await.unwrap();
-        sqlx::query(sql).execute(&mut *writer).await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *writer).await.unwrap();
     }
 
     /// Makes SQLite roll back each transaction of this connection with such a change, such as `INSERT ON items`.
     #[cfg(test)]
     pub(crate) async fn roll_back(&self, change: &str) {
-        let mut writer = self.writer().await.unwrap();
         let trigger = format!(
             "CREATE TEMP TRIGGER roll_back BEFORE {change} BEGIN SELECT RAISE(ROLLBACK, 'no space'); END"
         );
-        sqlx::query(sqlx::AssertSqlSafe(trigger)).execute(&mut *writer).await.unwrap();
+        self.execute(&trigger).await;
     }
 
     /// Returns whether the database has a table. A read-only database of an earlier version lacks the additional ones.
