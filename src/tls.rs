@@ -1,6 +1,6 @@
 //! TLS of connections to other machines: which certificates are trusted.
 
-#[cfg(feature = "server")]
+#[cfg(all(feature = "cli", feature = "server"))]
 mod health;
 
 use std::sync::{Arc, LazyLock};
@@ -21,7 +21,7 @@ pub(crate) fn client_config() -> Result<rustls::ClientConfig, rustls::Error> {
 ///
 /// # Errors
 /// If the cryptography does not support the protocols.
-#[cfg(feature = "server")]
+#[cfg(all(feature = "cli", feature = "server"))]
 pub(crate) fn health_client_config() -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider.clone());

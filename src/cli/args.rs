@@ -98,7 +98,7 @@ pub(super) enum Command {
     #[cfg(feature = "server")]
     Token(Token),
     /// Show the state of a daemon: whether it is ready, its runs, its providers and what was spent today. Without --server
-    /// it asks the one at `listen` of [serve], and shows the latest runs of the store if none answers.
+    /// it asks the one at `listen` of `[serve]`, and shows the latest runs of the store if none answers.
     #[cfg(feature = "server")]
     Status(Status),
     /// Watch a daemon in the terminal: runs, providers, spend and events. Keys hold, resume and cancel a run.
@@ -565,7 +565,7 @@ pub(super) struct Serve {
     /// Simulate every configured target on this machine; the results are marked.
     #[arg(long)]
     pub(super) simulate: bool,
-    /// The address and port to listen at, in place of `listen` in [serve]; port 0 takes a free one.
+    /// The address and port to listen at, in place of `listen` in `[serve]`; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", value_parser = listen_address)]
     pub(super) listen: Option<SocketAddr>,
     #[command(flatten)]

@@ -208,7 +208,7 @@ mod tests {
         let metadata = RunMetadata {
             name: "one".into(),
             command: command.to_value(),
-            pipeline: "x".repeat(bytes).into(),
+            pipeline: "x".repeat(bytes),
             manifest: json!({}),
         };
         store.create(&format!("daemon:{id}"), &metadata).await.unwrap()

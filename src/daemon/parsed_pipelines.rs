@@ -168,7 +168,7 @@ mod tests {
         parsed.add_pipeline(&version, key("one more"), pipeline("p", 1));
         assert!(parsed.pipeline(&version, &key("0")).is_none());
         assert!(parsed.pipeline(&version, &key("one more")).is_some());
-        parsed.add_pipeline(&version, key("large"), pipeline("p", MAX_KEPT_BYTES - 100));
+        parsed.add_pipeline(&version, key("large"), pipeline("p", MAX_KEPT_BYTES - 50));
         assert!(parsed.pipeline(&version, &key("one more")).is_none());
         assert!(parsed.pipeline(&version, &key("large")).is_some());
         parsed.add_pipeline(&version, key("too large"), pipeline("p", MAX_KEPT_BYTES));

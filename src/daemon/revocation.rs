@@ -1,4 +1,4 @@
-//! What follows when a token is revoked: its runs are paused, because a leaked token must not go on spending.
+//! What follows when a token is revoked: its runs are paused, because a leaked token must not continue to spend.
 
 use crate::store::{RunNumber, RunState};
 use crate::types::error_chain;

@@ -16,7 +16,7 @@ use super::token_text::{PresentedToken, TokenHash};
 /// How old the tokens in memory may be.
 const MAX_AGE: Duration = Duration::from_secs(2);
 
-/// How often unknown IDs make the daemon read the store within [`LOOKUP_INTERVAL`], whoever presents them.
+/// How often unknown IDs make the daemon read the store within [`LOOKUP_INTERVAL`], for all callers together.
 const MAX_LOOKUPS: u32 = 5;
 
 /// See [`MAX_LOOKUPS`].

@@ -63,7 +63,7 @@ impl Daemon {
 
     async fn upkeep(&self, tick: u64) {
         self.record_request_spending().await;
-        if tick % TICKS_PER_TOKEN_READ == 0 {
+        if tick.is_multiple_of(TICKS_PER_TOKEN_READ) {
             // Another process may have revoked one. An error is returned to those who present a token.
             drop(self.refresh_tokens().await);
         }

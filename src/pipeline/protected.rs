@@ -67,6 +67,7 @@ impl ProtectedFiles {
     }
 
     /// Returns whether there are none.
+    #[cfg(feature = "server")]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

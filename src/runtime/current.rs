@@ -2,8 +2,11 @@
 //!
 //! The value never changes. A caller that holds one sees one configuration, also while another takes its place.
 
+#[cfg(feature = "server")]
 use std::any::Any;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+#[cfg(feature = "server")]
+use std::sync::Weak;
 
 use crate::config::{Config, ResolvedConfig};
 use crate::diagnostics::Diagnostics;
@@ -24,9 +27,11 @@ pub(super) struct Current {
 }
 
 /// Identifies a configuration in use, with the state of its targets. It does not keep them.
+#[cfg(feature = "server")]
 #[derive(Debug, Clone)]
 pub(crate) struct ConfigurationVersion(Weak<dyn Any + Send + Sync>);
 
+#[cfg(feature = "server")]
 impl ConfigurationVersion {
     pub(super) fn of(current: &Arc<Current>) -> Self {
         let current: Arc<dyn Any + Send + Sync> = current.clone();
@@ -41,6 +46,7 @@ impl ConfigurationVersion {
     }
 }
 
+#[cfg(feature = "server")]
 impl PartialEq for ConfigurationVersion {
     /// The memory of a value is not used again as long as it can be compared.
     fn eq(&self, other: &Self) -> bool {

@@ -41,6 +41,7 @@ pub use crate::clock::ClockError;
 pub use budgets::{MaxCost, RunOptions};
 pub use check::{check, check_text, served_pipelines};
 pub use config_diff::{AppliedAs, ConfigDiff, SettingChange};
+#[cfg(feature = "server")]
 pub(crate) use current::ConfigurationVersion;
 pub use error::Error;
 pub use failed_items::FailedItems;

@@ -33,7 +33,9 @@ use crate::types::{RequestError, Response};
 use super::budgets::DayBudgets;
 use super::changes::{Changes, KeyLookup};
 use super::children::{Providers, account, provider_child, provider_spec, route_table, router_spec};
-use super::current::{ConfigurationVersion, Current};
+#[cfg(feature = "server")]
+use super::current::ConfigurationVersion;
+use super::current::Current;
 use super::error::Error;
 use super::metrics::Metrics;
 use super::open_runs::OpenRuns;
@@ -286,6 +288,7 @@ impl Pointsman {
     }
 
     /// Returns what identifies the configuration in use. It is another one after each change that affects pipelines.
+    #[cfg(feature = "server")]
     pub(crate) fn configuration_version(&self) -> ConfigurationVersion {
         ConfigurationVersion::of(&self.current())
     }

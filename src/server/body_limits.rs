@@ -35,7 +35,7 @@ const UPLOAD_WAIT: u64 = 5;
 pub(super) struct BodyLimits {
     buffered: Semaphore,
     uploads: Arc<Semaphore>,
-    uploads_by_token: Arc<Mutex<HashMap<String, usize>>>,
+    uploads_by_token: UploadCounts,
 }
 
 /// A body that is read into memory. It counts until it is dropped.
@@ -46,10 +46,13 @@ pub(super) struct BodyBuffer<'l> {
     bytes: Vec<u8>,
 }
 
+/// How many uploads each token has in progress.
+type UploadCounts = Arc<Mutex<HashMap<String, usize>>>;
+
 /// An upload in progress. It counts until it is dropped.
 #[derive(Debug)]
 pub(super) struct UploadSlot {
-    token: Option<(String, Arc<Mutex<HashMap<String, usize>>>)>,
+    token: Option<(String, UploadCounts)>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -91,7 +94,7 @@ impl BodyLimits {
         Ok(UploadSlot { token, _permit: permit })
     }
 
-    fn count_upload(&self, name: &str) -> Result<(String, Arc<Mutex<HashMap<String, usize>>>), Problem> {
+    fn count_upload(&self, name: &str) -> Result<(String, UploadCounts), Problem> {
         let mut counts = lock(&self.uploads_by_token);
         let count = counts.entry(name.to_owned()).or_default();
         if *count >= MAX_UPLOADS_PER_TOKEN {

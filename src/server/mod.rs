@@ -1,6 +1,6 @@
 //! The HTTP API of a [`Daemon`](crate::daemon::Daemon), and the dashboard.
 //!
-//! [`routes`] mounts them in any actix-web app; [`serve`] runs a server of their own. Nothing is decided here: a handler
+//! [`routes()`] mounts them in any actix-web app; [`serve()`] runs a server of their own. Nothing is decided here: a handler
 //! reads a request, calls the daemon, and writes the response.
 //!
 //! ```text

@@ -62,6 +62,7 @@ pub(super) fn key_of(item: &Map<String, Value>) -> Result<Key, String> {
 }
 
 /// Returns the key that an item has in a source, or the reason why its `id` is not a valid key.
+#[cfg(feature = "server")]
 pub(crate) fn item_key(item: &Map<String, Value>) -> Result<ItemKey, String> {
     key_of(item).map(|key| key.key)
 }

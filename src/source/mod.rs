@@ -33,5 +33,7 @@ pub use error::{Error, LayoutFault, ValueError};
 pub use format::{Format, FormatError};
 pub(crate) use ingest::memory_of;
 pub use input::{Limits, Source};
-pub(crate) use key::{content_fingerprint, item_key};
+pub(crate) use key::content_fingerprint;
+#[cfg(feature = "server")]
+pub(crate) use key::item_key;
 pub use reader::Reader;

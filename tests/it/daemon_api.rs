@@ -382,7 +382,7 @@ async fn a_wrong_request_names_its_field_and_sends_nothing() {
         (json!({ "prompt": "x", "stop": "END" }), "`stop`: the text \\\"END\\\" is not a list"),
         (
             json!({ "prompt": "x", "tools": [{ "name": 7, "parameters": {} }] }),
-            "`tools[0].name`: a number is not a text",
+            "`tools[0].name`: 7 is not a text",
         ),
         (json!({ "prompt": "x", "tool_choice": "required" }), "there are no tools"),
     ] {

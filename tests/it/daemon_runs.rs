@@ -809,7 +809,7 @@ async fn a_changed_run_is_refused_with_advice_for_the_api_until_the_changes_are_
         let detail = problem["detail"].as_str().unwrap();
         assert!(!detail.contains("accept") && !detail.contains("begin a new run"), "{problem}");
     }
-    let accepted = daemon.post_json(&format!("/runs/{run}/retry"), &json!({ "accept_changes": true })).await;
+    let accepted = daemon.post_json(&format!("/runs/{run}/resume"), &json!({ "accept_changes": true })).await;
     assert_eq!(accepted.status, 200, "{accepted:?}");
     daemon.wait_for_state(run, "completed").await;
 }

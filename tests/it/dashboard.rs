@@ -523,6 +523,7 @@ fn links_lead_to_where_the_routes_are_mounted() {
             assert_strict(&page, "/llm");
         }
         let form = TestRequest::post().uri(&format!("/llm/runs/{run}/retry")).insert_header(SAME_ORIGIN);
+        let form = form.insert_header(("content-type", "application/x-www-form-urlencoded"));
         let response = call_service(&app, form.to_request()).await;
         let location = response.headers().get("location").unwrap().to_str().unwrap();
         assert_eq!(location, format!("/llm/runs/{run}"));

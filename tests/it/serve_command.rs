@@ -131,7 +131,7 @@ fn a_health_check_takes_the_address_and_the_scheme_from_the_configuration() {
         std::fs::set_permissions(workspace.path(to), std::fs::Permissions::from_mode(0o600)).unwrap();
     }
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    workspace.write_config(&format!(
+    workspace.write_config(format!(
         "[serve]\nlisten = \"0.0.0.0:{}\"\n[serve.tls]\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"\n",
         free.port()
     ));

@@ -186,7 +186,7 @@ impl Client {
             Err(error) => return error,
         };
         match serde_json::from_slice::<Refusal>(&bytes) {
-            Ok(refusal) => RemoteError::Refused(refusal),
+            Ok(refusal) => RemoteError::Refused(Box::new(refusal)),
             Err(_) => RemoteError::NotPointsman { url: self.url.to_string(), status },
         }
     }

@@ -67,11 +67,11 @@ pub(in crate::cli) enum RemoteError {
         /// Whether there is a token.
         has_token: bool,
         /// What the daemon says.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The daemon refused the request.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// Something else answers.
     #[error("what answers at {url} is not a pointsman daemon (HTTP status {status})")]
     NotPointsman {

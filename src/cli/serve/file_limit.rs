@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn a_limit_below_what_the_configuration_may_need_is_reported() {
-        let text = "[provider.openai]\nconcurrency = 300\nmodels.m = {}\n[serve]\nmax_connections = 1000\n";
+        let text = "[provider.local]\nbase_url = 'http://localhost:1/v1'\nmax_concurrency = 300\nlimits.concurrency = 400\nmodels.m = {}\n[serve]\nmax_connections = 1000\n";
         let config = Config::parse("config.toml", text, &|_| None).unwrap();
         let needed = needed(&config);
         assert_eq!(needed, 1_500);

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pointsman::TraceContext;
+use tokio::time::Instant;
 
 use super::PROMPT_WORD;
 use crate::program::{Workspace, run_program};
@@ -19,6 +20,9 @@ use crate::scripted_server::{RESPONSE_STREAM, ScriptedServer, header, stream};
 
 /// Passes the folder in which the process of the collector stores what it receives.
 const FOLDER: &str = "POINTSMAN_TEST_COLLECTOR_FOLDER";
+
+/// Stands before the port in the output of the process.
+const PORT: &str = "collector-port=";
 
 /// A key of a provider, which no span may contain.
 const KEY: &str = "sk-live-9f27ab0cc1d34e55";
@@ -29,6 +33,8 @@ const COLLECTOR_KEY: &str = "collector-key-551b";
 /// The collector's process. It ends with this value.
 struct Collector {
     process: Child,
+    /// Open, so that the process can write.
+    _output: BufReader<ChildStdout>,
     folder: tempfile::TempDir,
     url: String,
 }
@@ -39,15 +45,17 @@ impl Collector {
         let folder = tempfile::tempdir().unwrap();
         let mut program = Command::new(std::env::current_exe().unwrap());
         program.args(["--exact", &format!("traces::collector::{test}"), "--nocapture"]);
-        let process = program.env(FOLDER, folder.path()).stdout(Stdio::null()).spawn().unwrap();
-        let port = folder.path().join("port");
-        let end = Instant::now() + Duration::from_secs(20);
-        while !port.exists() {
-            assert!(Instant::now() < end, "the collector does not start");
-            thread::sleep(Duration::from_millis(5));
-        }
-        let url = format!("http://127.0.0.1:{}", fs::read_to_string(port).unwrap());
-        Self { process, folder, url }
+        let mut process = program.env(FOLDER, folder.path()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap());
+        let port = loop {
+            let mut line = String::new();
+            assert_ne!(output.read_line(&mut line).unwrap(), 0, "the collector does not start");
+            // The test runner writes the name of the test before it, in the same line.
+            if let Some((_, port)) = line.split_once(PORT) {
+                break port.trim().to_owned();
+            }
+        };
+        Self { process, _output: output, folder, url: format!("http://127.0.0.1:{port}") }
     }
 
     /// Returns the head and the body of each request that it has received.
@@ -80,7 +88,8 @@ fn write_whole(path: &Path, contents: &[u8]) {
 fn collect(folder: &Path) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    write_whole(&folder.join("port"), port.to_string().as_bytes());
+    let mut output = std::io::stdout();
+    writeln!(output, "{PORT}{port}").unwrap();
     let number = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         let number = number.clone();
