@@ -84,6 +84,7 @@ impl Config {
             simulate: _,
             notes: _,
             file: _,
+            file_content: _,
             key_positions: _,
             written_keys: _,
         } = self;

@@ -14,7 +14,7 @@ use crate::provider::{self, Env, Model, process_env};
 use crate::router::{RetrySettings, Route};
 #[cfg(feature = "simulator")]
 use crate::simulator;
-use crate::types::{Advice, ProviderName, Remedy, RouteName, ScopeName};
+use crate::types::{Advice, Fingerprint, ProviderName, Remedy, RouteName, ScopeName};
 
 use super::check::Check;
 use super::key_positions::KeyPositions;
@@ -118,10 +118,11 @@ impl Config {
             Diagnostics(vec![diagnostic.with_help(help)])
         };
         let bytes = std::fs::read(path).map_err(|error| read_error(&error))?;
+        let content = Fingerprint::of([bytes.as_slice()]);
         let text = String::from_utf8(bytes).map_err(|error| read_error(&error.utf8_error()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let config = Self::read(Document::parse(&file, &text), &text, folder, env)?;
-        Ok(Self { file: Some(path.to_owned()), ..config })
+        Ok(Self { file: Some(path.to_owned()), file_content: Some(content), ..config })
     }
 
     /// Parses `text`. Diagnostics refer to it as `file`. If it has no provider, the providers of the environment
@@ -268,6 +269,7 @@ impl From<RawConfig> for Config {
             simulate: false,
             notes: Vec::new(),
             file: None,
+            file_content: None,
             key_positions: KeyPositions::default(),
             written_keys: WrittenKeys::default(),
         }

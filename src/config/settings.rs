@@ -11,7 +11,7 @@ use crate::provider::{self, HeaderSource, KeySource};
 use crate::router::{Policy, RetrySettings, Route, Target};
 #[cfg(feature = "simulator")]
 use crate::simulator;
-use crate::types::{ProviderName, RouteName, ScopeName, TargetName};
+use crate::types::{Fingerprint, ProviderName, RouteName, ScopeName, TargetName};
 
 use super::key_positions::KeyPositions;
 use super::written_keys::WrittenKeys;
@@ -75,6 +75,8 @@ pub struct Config {
     pub(super) notes: Vec<String>,
     /// The file from which the configuration was loaded, if any.
     pub(super) file: Option<PathBuf>,
+    /// The content that this file had.
+    pub(super) file_content: Option<Fingerprint>,
     /// Positions of the key sources, in the file or in the builder.
     pub(super) key_positions: KeyPositions,
     /// Where its keys are written.
@@ -142,6 +144,12 @@ impl Config {
     /// Returns the file from which the configuration was loaded, if any.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+
+    /// Returns the content of the file from which the configuration was loaded.
+    #[cfg(feature = "server")]
+    pub(crate) fn file_content(&self) -> Option<Fingerprint> {
+        self.file_content
     }
 
     /// Sets the default route of steps, if it is not set: the route `default`, or else the only route.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use crate::types::Fingerprint;
 
@@ -24,9 +24,6 @@ const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Watches the file of the configuration until the daemon stops. It is logged if the system cannot watch it.
 pub(super) async fn watch(daemon: WeakDaemon, mut stopping: Stopping, file: PathBuf) {
-    if let Some(daemon) = daemon.upgrade() {
-        daemon.set_loaded_file(content_of(&file));
-    }
     let (changes_tx, mut changes) = mpsc::channel(1);
     // Held, so that the channel stays open without a watcher.
     let reported_tx = changes_tx.clone();
@@ -44,7 +41,8 @@ pub(super) async fn watch(daemon: WeakDaemon, mut stopping: Stopping, file: Path
     if let Err(error) = &watcher {
         tracing::warn!(%error, file = %file.display(), "the configuration file cannot be watched; it is read every ten seconds");
     }
-    let mut polls = interval_at(Instant::now() + POLL_INTERVAL, POLL_INTERVAL);
+    // The first tick is at once: the file may have changed since it was loaded.
+    let mut polls = interval(POLL_INTERVAL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let is_poll = tokio::select! {

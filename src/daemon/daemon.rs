@@ -120,6 +120,8 @@ impl Daemon {
     /// Creates a daemon that does nothing yet.
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { pointsman, store, data, catalogue, load_config, lock } = parts;
+        // What the process has loaded, and not what the file has become since.
+        let loaded_file = pointsman.config().file_content();
         let tokens = TokenIndex::new(TokenStore::new(store.clone()));
         let idempotency_keys = IdempotencyKeys::new(store.clone());
         let request_spending = RequestSpending::new(store.clone());
@@ -139,7 +141,7 @@ impl Daemon {
             load_config: ConfigLoader(load_config),
             reloading: tokio::sync::Mutex::new(()),
             reload_fault: Mutex::new(None),
-            loaded_file: Mutex::new(None),
+            loaded_file: Mutex::new(loaded_file),
             browser_sessions: BrowserSessions::default(),
             history_samples: HistorySamples::default(),
             overview_cache: OverviewCache::default(),

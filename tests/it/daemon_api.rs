@@ -389,7 +389,7 @@ async fn a_wrong_request_names_its_field_and_sends_nothing() {
         daemon.post_json("/requests", &body).await.assert_problem(400, part);
     }
     for (path, body, part) in [
-        ("/runs", json!({ "pipeline": 1, "items": [] }), "`pipeline`: a number is not a text"),
+        ("/runs", json!({ "pipeline": 1, "items": [] }), "`pipeline`: 1 is not a text"),
         ("/runs", json!({ "pipeline": "one", "items": "a" }), "`items`: the text"),
         ("/pipelines/one/items", json!(["a"]), "a list is not an object"),
         ("/runs/1/resume", json!({ "accept_changes": "yes" }), "`accept_changes`: the text"),

@@ -1,5 +1,10 @@
 //! Reloads of a daemon that no caller asks for, and reloads after which it is not ready.
 
+use std::sync::Arc;
+
+use pointsman::config::Config;
+use pointsman::daemon::Daemon;
+use pointsman::runtime::Pointsman;
 use pointsman::simulator::Settings;
 use reqwest::Method;
 use serde_json::json;
@@ -56,6 +61,18 @@ async fn a_configuration_file_that_is_gone_is_noticed_and_used_again_when_it_is_
     // The content is the same as before the fault.
     folder.write("config.toml", text);
     wait_until_ready(&daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_file_between_its_load_and_the_start_of_the_daemon_is_found() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let path = folder.path("config.toml");
+    let load = move || Config::load_with(Some(&path), &lookup_key);
+    let pointsman = Pointsman::start_with(&load().unwrap(), lookup_key).await.unwrap();
+    folder.write("config.toml", "[route.main]\n");
+    let daemon = Daemon::start(pointsman, Arc::new(load)).await.unwrap();
+    wait_until("the change is found", || daemon.reload_fault().is_some()).await;
 }
 
 #[cfg(unix)]
