@@ -70,6 +70,17 @@ impl OpenRuns {
         }
     }
 
+    /// Waits until no run is open.
+    pub(super) async fn all_ended(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.lock().open.is_empty() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
     pub(super) fn control(&self, run: RunNumber) -> Option<RunControl> {
         self.lock().open.get(&run).cloned()
     }

@@ -718,8 +718,9 @@ impl Daemon {
             if state.is_none_or(|state| state == RunState::Running) {
                 daemon.open_runs().set_problem(run, unstored_end(ended.as_ref()));
             }
-            daemon.open_runs().remove(run);
+            // A drain waits until it is removed, and ends the process.
             run_log::ended(run, &pipeline, state, ended.as_ref());
+            daemon.open_runs().remove(run);
             let data = match &ended {
                 Ok(report) => {
                     json!({ "outcome": report.outcome, "items": report.items, "reason": report.reason() })

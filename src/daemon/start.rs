@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::clock;
 use crate::config::Config;
@@ -20,6 +21,9 @@ use super::events::EventKind;
 use super::load_config::LoadConfig;
 use super::process_lock::{ProcessLock, Protected};
 use super::{config_watcher, monitor};
+
+/// How long a drain waits for the log lines of the sessions that it has ended. The store may not answer.
+const MAX_LOG_WAIT: Duration = Duration::from_secs(2);
 
 impl Daemon {
     /// Starts the daemon of `pointsman`, with the store and the folder that its configuration names. `load_config` loads the
@@ -112,6 +116,10 @@ impl Daemon {
         match aborted {
             0 => tracing::debug!("drain ended: no attempt was aborted"),
             _ => tracing::info!(aborted, "drain ended: attempts were aborted, and may have been charged"),
+        }
+        // The sessions have ended. Their log lines follow as soon as the store has been read.
+        if timeout(MAX_LOG_WAIT, self.open_runs().all_ended()).await.is_err() {
+            tracing::warn!("the end of some runs was not logged in time");
         }
         self.end_upkeep().await;
         drained
