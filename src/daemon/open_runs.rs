@@ -54,11 +54,6 @@ impl OpenRuns {
         }
     }
 
-    /// Returns whether an open run is being held.
-    pub(super) fn is_held(&self, run: RunNumber) -> bool {
-        self.lock().held.contains_key(&run)
-    }
-
     /// Waits until a run is not open.
     pub(super) async fn ended(&self, run: RunNumber) {
         loop {

@@ -36,8 +36,8 @@ use super::run_log::{self, Begin};
 use super::shown_state::ShownState;
 use super::views::{RunPage, RunView};
 
-/// How long a resume waits for the calls in flight of a run that is being held.
-const MAX_HOLD_WAIT: Duration = Duration::from_secs(20);
+/// How long a change of a run waits for the calls in flight of its session that ends.
+const MAX_END_WAIT: Duration = Duration::from_secs(20);
 
 /// How many runs a page has at most.
 const MAX_PAGE: u32 = 500;
@@ -307,19 +307,7 @@ impl Daemon {
         caller: &Caller,
     ) -> Result<RunView, Error> {
         self.check_running()?;
-        self.controlled_run(run, caller).await?;
-        if self.open_runs().is_held(run) {
-            // Its calls in flight end first.
-            let ended = timeout(MAX_HOLD_WAIT, self.open_runs().ended(run)).await;
-            ended.map_err(|_| Error::Busy {
-                message: format!("run {run} is being held, and its calls in flight have not ended yet"),
-                retry_after: MAX_HOLD_WAIT.as_secs(),
-            })?;
-        }
-        let (stored, command) = self.controlled_run(run, caller).await?;
-        if self.open_runs().control(run).is_some() {
-            return Err(Error::conflict(format!("run {run} is in progress")));
-        }
+        let (stored, command) = self.ended_run(run, caller, "there is nothing to resume").await?;
         if stored.state == RunState::Completed {
             return Err(Error::conflict(format!(
                 "run {run} is complete: there is nothing to resume; `retry` processes its failed items again"
@@ -343,10 +331,7 @@ impl Daemon {
         caller: &Caller,
     ) -> Result<RunView, Error> {
         self.check_running()?;
-        let (stored, command) = self.controlled_run(run, caller).await?;
-        if self.open_runs().control(run).is_some() {
-            return Err(Error::conflict(format!("run {run} is in progress: retry it when it has ended")));
-        }
+        let (stored, command) = self.ended_run(run, caller, "retry it when it has ended").await?;
         let terms = SessionTerms { retry: Some(classes), accept_changes, ..SessionTerms::default() };
         self.reopen(&stored, &command, terms).await?;
         self.run(run, caller).await
@@ -375,10 +360,7 @@ impl Daemon {
     /// # Errors
     /// If it is in progress.
     pub async fn delete_run(&self, run: RunNumber, caller: &Caller) -> Result<(), Error> {
-        let (_, command) = self.controlled_run(run, caller).await?;
-        if self.open_runs().control(run).is_some() {
-            return Err(Error::conflict(format!("run {run} is in progress: cancel it first")));
-        }
+        let (_, command) = self.ended_run(run, caller, "cancel it first").await?;
         let lock = self.store().lock(run)?;
         self.store().delete_runs(&[run]).await?;
         drop(lock);
@@ -742,6 +724,32 @@ impl Daemon {
         let (stored, command) = self.stored_run(run, caller).await?;
         let is_own = command.created_by == caller.name;
         if caller.controls_all || is_own { Ok((stored, command)) } else { Err(Error::Forbidden) }
+    }
+
+    /// Returns a run that the caller may change and on which no session works. The stored state says that a session has
+    /// ended, or has to end, before its calls in flight and its last records have: this waits for them.
+    ///
+    /// # Errors
+    /// If it is in progress. `advice` says what to do then.
+    async fn ended_run(
+        &self,
+        run: RunNumber,
+        caller: &Caller,
+        advice: &str,
+    ) -> Result<(StoredRun, RunCommand), Error> {
+        let (stored, _) = self.controlled_run(run, caller).await?;
+        if stored.state != RunState::Running {
+            let ended = timeout(MAX_END_WAIT, self.open_runs().ended(run)).await;
+            ended.map_err(|_| Error::Busy {
+                message: format!("run {run} is ending, and its calls in flight have not ended yet"),
+                retry_after: MAX_END_WAIT.as_secs(),
+            })?;
+        }
+        let ended = self.controlled_run(run, caller).await?;
+        if self.open_runs().control(run).is_some() {
+            return Err(Error::conflict(format!("run {run} is in progress: {advice}")));
+        }
+        Ok(ended)
     }
 
     /// Returns a run of a daemon that the caller may see.
