@@ -203,18 +203,21 @@ pub use config::{Config, ConfigBuilder, MaxHold, ModelBuilder, ProviderBuilder};
 pub use daemon::Daemon;
 pub use diagnostics::{Diagnostic, Diagnostics, SourceSpan};
 pub use guard::ScopeSettings;
-pub use pipeline::Pipeline;
+pub use pipeline::{
+    CacheMode, OverrideError, Overrides, Pipeline, SchemaOverride, ShortSchemaError, attached_file,
+    short_schema,
+};
 pub use router::{EmbeddingRequest, Embeddings, Request, ResponseStream, RouterHandle, StreamMode};
 pub use run::{MaxFailures, Progress, Report, RunOutcome, RunOutput};
 pub use runtime::{
-    Error, MaxCost, PauseOptions, Pointsman, PreparedRun, ProgressStream, ResumeOptions, RunControl,
-    RunHandle, RunOptions,
+    Error, MaxCost, PauseOptions, Pointsman, PreparedRun, ProgressStream, Question, QuestionAnswer,
+    QuestionError, ResumeOptions, RunControl, RunHandle, RunOptions,
 };
 pub use sink::{Line, RejectLine, Sink};
 pub use source::Source;
 #[cfg(feature = "sqlite")]
 pub use store::Sqlite;
-pub use store::{RunNumber, Store};
+pub use store::{CacheLimits, RunNumber, Store};
 pub use telemetry::TraceContext;
 pub use types::{
     Advice, Attempt, CacheTtl, Class, Failure, Fingerprint, FinishReason, Format, LengthLimit, Media,
@@ -249,9 +252,10 @@ pub mod report {
 /// Formats and limits of a [`Source`], formats and destinations of a [`Sink`], and parts of a [`Line`].
 pub mod io {
     pub use crate::sink::{
-        Destination, Format as SinkFormat, FormulaCells, StepError, StepLine, StepStatus, TokenCount,
+        Destination, Format as SinkFormat, FormulaCells, LineOptions, OtherFields, OutputColumns, RowLayout,
+        StepColumns, StepError, StepLine, StepStatus, TokenCount,
     };
-    pub use crate::source::{Format as SourceFormat, Limits as SourceLimits};
+    pub use crate::source::{Delimiter, FileSelection, Format as SourceFormat, Limits as SourceLimits};
     pub use crate::types::ItemStatus;
 }
 
@@ -294,7 +298,9 @@ pub mod errors {
     pub use crate::provider::Error as ProviderError;
     pub use crate::runtime::ClockError;
     pub use crate::sink::{Error as SinkError, LineError};
-    pub use crate::source::{Error as SourceError, FormatError, LayoutFault, ValueError};
+    pub use crate::source::{
+        DecodeError, DelimiterError, Error as SourceError, FormatError, LayoutFault, ValueError,
+    };
     pub use crate::store::Error as StoreError;
     pub use crate::supervisor::Error as SupervisorError;
     pub use crate::telemetry::TraceContextError;

@@ -40,7 +40,7 @@ const LAYERS: [(&str, u8); 24] = [
 const CLI: (&str, u8) = ("cli", 11);
 
 /// Heavy dependencies, and the only files that may use them.
-const HEAVY_DEPENDENCIES: [(&str, &[&str]); 17] = [
+const HEAVY_DEPENDENCIES: [(&str, &[&str]); 18] = [
     ("actix_web::", &["src/server/"]),
     ("maud::", &["src/server/"]),
     ("use notify::", &["src/daemon/"]),
@@ -57,12 +57,13 @@ const HEAVY_DEPENDENCIES: [(&str, &[&str]); 17] = [
     ("prometheus_client::", &["src/telemetry/text.rs"]),
     ("opentelemetry::", &["src/telemetry/exported_span.rs", "src/telemetry/otlp.rs", "src/telemetry/otlp/"]),
     ("clap::", &["src/cli/"]),
+    ("clap_complete::", &["src/cli/completions.rs"]),
+    ("clap_mangen::", &["src/cli/man.rs"]),
     // It panics after the year 9999.
     ("Timestamp::now()", &["src/clock.rs", "src/simulator/tests/"]),
     // These files make printed text safe for a terminal.
     ("stdout()", &["src/cli/print.rs", "src/sink/destination.rs"]),
     ("stderr()", &["src/cli/print.rs", "src/cli/progress.rs", "src/cli/stderr.rs"]),
-    ("indicatif::", &["src/cli/"]),
 ];
 
 fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) {

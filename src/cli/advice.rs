@@ -55,8 +55,8 @@ impl CommandOptions {
     /// Returns whether it has `--input-format`.
     fn has_input_format(self) -> bool {
         match self {
-            Self::Run | Self::Plan => true,
-            Self::Check | Self::StoredRun | Self::Other => false,
+            Self::Run | Self::Plan | Self::Check => true,
+            Self::StoredRun | Self::Other => false,
         }
     }
 
@@ -65,17 +65,24 @@ impl CommandOptions {
         match remedy {
             Remedy::Simulate => self.has_simulate().then(|| "--simulate".to_owned()),
             Remedy::UseRealAnswers => self.has_simulate().then(|| "without --simulate".to_owned()),
+            Remedy::WriteConfiguration => Some("pointsman init".to_owned()),
             Remedy::NameConfiguration => Some("--config FILE".to_owned()),
             Remedy::AcceptChanges => Some("--accept-changes".to_owned()),
             Remedy::BeginNewRun => Some(self.new_run().to_owned()),
             Remedy::Overwrite => Some("--overwrite".to_owned()),
-            Remedy::SetInputFormat(format) => {
-                let option = format!("--input-format {format}");
-                Some(if self.has_input_format() { option } else { format!("pointsman run ... {option}") })
-            }
+            Remedy::SetInputFormat(format) => Some(self.input_option(&format!("--input-format {format}"))),
+            Remedy::SetDelimiter => Some(self.input_option("--delimiter CHARACTER")),
+            Remedy::SetItemsKey => Some(self.input_option("--items-key KEY")),
             Remedy::OpenCopy => Some("--store sqlite:FILE".to_owned()),
             Remedy::ListRuns => Some("pointsman runs".to_owned()),
+            Remedy::MinimalColumns => Some("--output-columns minimal".to_owned()),
+            Remedy::WriteToFile => Some("--out FILE".to_owned()),
         }
+    }
+
+    /// Returns an option for the items, with its command if this one does not have it.
+    fn input_option(self, option: &str) -> String {
+        if self.has_input_format() { option.to_owned() } else { format!("pointsman run ... {option}") }
     }
 
     /// Returns the option that begins a new run, with its command if that is another one.

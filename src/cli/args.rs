@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 #[cfg(feature = "server")]
 use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "server")]
 use crate::config::ServeSettings;
-use crate::config::parse_cap;
+use crate::config::{ByteSize, parse_cap};
 #[cfg(feature = "server")]
 use crate::daemon::{Permission, parse_daily_budget, parse_lifetime, parse_rate};
 use crate::runtime::MaxCost;
@@ -23,17 +23,32 @@ use crate::types::NanoUsd;
 use crate::types::{Class, duration};
 
 use super::advice::CommandOptions;
+use super::cache_args::CacheArgs;
+use super::config_args::{Init, Models, ShowConfig};
 use super::exit;
+use super::input_args::InputArgs;
+use super::limit::LimitArgs;
 use super::metrics::target::MetricsArgs;
+use super::output_args::OutputArgs;
 use super::pause::PauseArgs;
+use super::progress_format::ProgressFormat;
 #[cfg(feature = "server")]
 use super::remote::requests::Remote;
 #[cfg(feature = "server")]
 use super::remote::server_args::ServerArgs;
+use super::shell_args::{Completions, Man};
+use super::step_args::{AnswerArgs, StepArgs};
+use super::version;
 
 /// Sends large numbers of LLM requests within the limits of the providers, and resumes after a crash.
 #[derive(Debug, Parser)]
-#[command(version, about, after_help = exit::HELP, disable_help_subcommand = true)]
+#[command(
+    version,
+    long_version = version::LONG.as_str(),
+    about,
+    after_help = exit::HELP,
+    disable_help_subcommand = true
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -67,8 +82,12 @@ fn one_line(text: &str) -> String {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Write a first configuration and, for a file of items, a first pipeline.
+    Init(Init),
     /// Run items through a pipeline.
     Run(Run),
+    /// Send one request and write its answer.
+    Ask(Ask),
     /// Estimate the calls, tokens, cost and duration of a run.
     Plan(Plan),
     /// Resume a run: the given one, or the latest unfinished one.
@@ -85,12 +104,24 @@ pub(super) enum Command {
     Failures(OneRun),
     /// Cancel a run, even one that another process works on. Repeating its `run` command then begins a new run.
     Cancel(Cancel),
-    /// Delete runs with all of their answers.
+    /// Delete runs with all of their answers, also from the answer cache.
     Delete(Delete),
+    /// Show or prune the answer cache: answers that other items and runs reuse.
+    Cache(Cache),
+    /// List the models that the configured providers offer, with context and price where they are known.
+    Models(Models),
     /// Show the prices of the models and their sources.
     Prices(Prices),
+    /// Show the configuration in use, with the source of every value. Secrets are masked.
+    Config(ShowConfig),
     /// Check a configuration and pipelines without running anything.
     Check(Check),
+    /// Explain pipelines, templates, schemas, inputs, the configuration or exit codes, or show the help of a command.
+    Help(Help),
+    /// Write the completion script for a shell to stdout.
+    Completions(Completions),
+    /// Write the manual pages.
+    Man(Man),
     /// Run the daemon: take runs, items and requests over HTTP until a signal stops it.
     #[cfg(feature = "server")]
     Serve(Serve),
@@ -116,7 +147,7 @@ impl Command {
         match self {
             Self::Run(_) => CommandOptions::Run,
             Self::Plan(_) => CommandOptions::Plan,
-            Self::Check(_) => CommandOptions::Check,
+            Self::Check(_) | Self::Ask(_) => CommandOptions::Check,
             Self::Resume(_) | Self::Retry(_) => CommandOptions::StoredRun,
             Self::Runs(_)
             | Self::Report(_)
@@ -124,7 +155,14 @@ impl Command {
             | Self::Failures(_)
             | Self::Cancel(_)
             | Self::Delete(_)
-            | Self::Prices(_) => CommandOptions::Other,
+            | Self::Cache(_)
+            | Self::Help(_)
+            | Self::Init(_)
+            | Self::Models(_)
+            | Self::Prices(_)
+            | Self::Config(_)
+            | Self::Completions(_)
+            | Self::Man(_) => CommandOptions::Other,
             #[cfg(feature = "server")]
             Self::Serve(_) | Self::Token(_) | Self::Status(_) | Self::Top(_) => CommandOptions::Other,
             #[cfg(feature = "simulator")]
@@ -137,8 +175,10 @@ impl Command {
 #[command(after_help = exit::HELP)]
 pub(super) struct Run {
     /// The pipeline that processes each item, such as examples/email/pipeline.toml.
-    pub(super) pipeline: PathBuf,
-    /// The items: a file of JSON lines, CSV with a header row, or one JSON array; `-` is stdin.
+    #[arg(required_unless_present = "prompt")]
+    pub(super) pipeline: Option<PathBuf>,
+    /// The items: a file of JSON lines, CSV, JSON, Excel or Parquet, also as .gz or .zst; a folder or a pattern such as
+    /// "scans/*.pdf", one item per file; `-` is stdin.
     #[arg(long, value_name = "FILE")]
     pub(super) items: PathBuf,
     /// The file for the results, one line per item; `-` is stdout.
@@ -152,6 +192,8 @@ pub(super) struct Run {
     pub(super) output_format: Option<LineFormat>,
     #[command(flatten)]
     pub(super) csv: Csv,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
     /// The file for input records that are not valid items, each with its number and the reason.
     #[arg(long, value_name = "FILE")]
     pub(super) rejects: Option<PathBuf>,
@@ -161,7 +203,8 @@ pub(super) struct Run {
     /// Also write the report as JSON to this file; `-` is stdout.
     #[arg(long, value_name = "FILE")]
     pub(super) report: Option<PathBuf>,
-    /// The configuration [default: config.toml if it exists, else the environment].
+    /// The configuration [default: $POINTSMAN_CONFIG, else pointsman.toml or config.toml here or beside the pipeline, else
+    /// ~/.config/pointsman/config.toml, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Simulate every configured target on this machine; the results are marked.
@@ -181,6 +224,27 @@ pub(super) struct Run {
     pub(super) metrics: MetricsArgs,
     #[command(flatten)]
     pub(super) show: Show,
+    #[command(flatten)]
+    pub(super) input: InputArgs,
+    #[command(flatten)]
+    pub(super) step: StepArgs,
+    #[command(flatten)]
+    pub(super) limit: LimitArgs,
+    #[command(flatten)]
+    pub(super) cache: CacheArgs,
+}
+
+impl Run {
+    /// Returns what the display calls it before its pipeline is loaded.
+    pub(super) fn title(&self) -> String {
+        title(self.pipeline.as_deref())
+    }
+}
+
+/// Returns what the display calls a pipeline before it is loaded.
+pub(super) fn title(pipeline: Option<&Path>) -> String {
+    let name = pipeline.and_then(Path::file_stem);
+    name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// Options of the stored run.
@@ -198,6 +262,15 @@ pub(super) struct StoredRunArgs {
     pub(super) max_cost: Option<MaxCost>,
 }
 
+/// The option for an items file that was moved.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct MovedItems {
+    /// The new path of the items, if their file was moved. The run keeps its number, and its items are found by their keys.
+    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "server", arg(conflicts_with = "server"))]
+    pub(super) items: Option<PathBuf>,
+}
+
 /// Output options of a run.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(super) struct Show {
@@ -207,6 +280,9 @@ pub(super) struct Show {
     /// Write everything to stderr as JSON lines: `progress`, `report`, `note`, `error`, `diagnostics`, `log`.
     #[arg(long)]
     pub(super) json: bool,
+    /// How to show the progress.
+    #[arg(long, value_name = "HOW", default_value = "auto", hide_default_value = true)]
+    pub(super) progress: ProgressFormat,
     #[command(flatten)]
     pub(super) log: LogArgs,
 }
@@ -231,11 +307,46 @@ pub(super) enum LogFormat {
     Json,
 }
 
+/// The arguments of a single request.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = exit::ASK_HELP)]
+pub(super) struct Ask {
+    /// The prompt. If text is piped in, that comes first.
+    pub(super) prompt: Option<String>,
+    /// A file for the model: text, PDF, image or audio; `-` is stdin. May be repeated.
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) attach: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) answer: AnswerArgs,
+    /// How long the answer may take, such as 30s or 5m [default: `[defaults] deadline`].
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(super) deadline: Option<Duration>,
+    /// Write the answer when it is complete, also to a terminal.
+    #[arg(long)]
+    pub(super) no_stream: bool,
+    /// Also write the target, the tokens and the cost to stderr.
+    #[arg(long, short)]
+    pub(super) usage: bool,
+    /// Write the answer with its target, tokens and cost as JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+    /// The configuration [default: $POINTSMAN_CONFIG, else pointsman.toml or config.toml here, else
+    /// ~/.config/pointsman/config.toml, else the environment].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Simulate the answer on this machine.
+    #[arg(long)]
+    pub(super) simulate: bool,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Plan {
     /// The pipeline that would process each item, such as examples/email/pipeline.toml.
-    pub(super) pipeline: PathBuf,
-    /// The items: a file of JSON lines, CSV with a header row, or one JSON array.
+    #[arg(required_unless_present = "prompt")]
+    pub(super) pipeline: Option<PathBuf>,
+    /// The items, as in `run`: a file, a folder or a pattern.
     #[arg(long, value_name = "FILE")]
     pub(super) items: PathBuf,
     /// The format of the items [default: by the file's name, else by its first byte].
@@ -245,7 +356,8 @@ pub(super) struct Plan {
     /// the later run.
     #[arg(long, value_name = "ITEMS")]
     pub(super) sample: Option<usize>,
-    /// The configuration [default: config.toml if it exists, else the environment].
+    /// The configuration [default: $POINTSMAN_CONFIG, else pointsman.toml or config.toml here or beside the pipeline, else
+    /// ~/.config/pointsman/config.toml, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Simulate every configured target on this machine.
@@ -258,6 +370,12 @@ pub(super) struct Plan {
     pub(super) json: bool,
     #[command(flatten)]
     pub(super) log: LogArgs,
+    #[command(flatten)]
+    pub(super) input: InputArgs,
+    #[command(flatten)]
+    pub(super) step: StepArgs,
+    #[command(flatten)]
+    pub(super) cache: CacheArgs,
 }
 
 /// The store, for commands that work on stored runs.
@@ -267,7 +385,8 @@ pub(super) struct StoreArgs {
     #[arg(long, value_name = "URL")]
     #[cfg_attr(feature = "server", arg(conflicts_with = "server"))]
     pub(super) store: Option<StoreUrl>,
-    /// The configuration [default: config.toml if it exists].
+    /// The configuration [default: $POINTSMAN_CONFIG, else pointsman.toml or config.toml here, else
+    /// ~/.config/pointsman/config.toml].
     #[arg(long, value_name = "FILE")]
     #[cfg_attr(feature = "server", arg(conflicts_with = "server"))]
     pub(super) config: Option<PathBuf>,
@@ -289,6 +408,8 @@ impl StoreArgs {
 pub(super) struct Resume {
     /// The run's number, as `pointsman runs` lists it [default: the latest that is not complete].
     pub(super) run: Option<RunNumber>,
+    #[command(flatten)]
+    pub(super) moved: MovedItems,
     #[cfg(feature = "server")]
     #[command(flatten)]
     pub(super) server: ServerArgs,
@@ -306,6 +427,8 @@ pub(super) struct Resume {
     pub(super) metrics: MetricsArgs,
     #[command(flatten)]
     pub(super) show: Show,
+    #[command(flatten)]
+    pub(super) cache: CacheArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -316,6 +439,8 @@ pub(super) struct Retry {
     /// Only items that failed with this class, such as `timeout`; may be repeated.
     #[arg(long = "class", value_name = "CLASS", value_parser = class)]
     pub(super) classes: Vec<Class>,
+    #[command(flatten)]
+    pub(super) moved: MovedItems,
     #[cfg(feature = "server")]
     #[command(flatten)]
     pub(super) server: ServerArgs,
@@ -364,6 +489,8 @@ pub(super) struct Results {
     pub(super) format: Option<LineFormat>,
     #[command(flatten)]
     pub(super) csv: Csv,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
     /// The file for the results; `-` is stdout.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(super) out: PathBuf,
@@ -406,7 +533,7 @@ pub(super) struct Delete {
     #[arg(required_unless_present = "older_than")]
     pub(super) runs: Vec<RunNumber>,
     /// Every run that was last active longer ago than this, such as `30d`.
-    #[arg(long, value_name = "TIME", conflicts_with = "runs", value_parser = age)]
+    #[arg(long, value_name = "TIME", conflicts_with = "runs", value_parser = duration::parse_age)]
     pub(super) older_than: Option<Duration>,
     #[command(flatten)]
     pub(super) store: StoreArgs,
@@ -432,17 +559,67 @@ fn class(word: &str) -> Result<Class, String> {
     })
 }
 
-/// Parses an age. Unlike other durations, it may be given in days.
-fn age(text: &str) -> Result<Duration, String> {
-    match text.trim().strip_suffix('d').map(|days| days.trim().parse::<u32>()) {
-        Some(Ok(days)) => Ok(Duration::from_hours(24 * u64::from(days))),
-        _ => duration::parse(text).map_err(|_| format!("{text:?} is not a duration such as 30d or 12h")),
+/// The arguments for the answer cache.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Cache {
+    #[command(subcommand)]
+    pub(super) command: Option<CacheCommand>,
+    #[command(flatten)]
+    pub(super) store: CacheStore,
+    /// Write JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheCommand {
+    /// Remove answers that were not used for some time, or as many as needed for a size. Runs keep their answers.
+    Prune(PruneCache),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct PruneCache {
+    /// Answers that were not used for longer than this, such as `30d`.
+    #[arg(long, value_name = "AGE", value_parser = duration::parse_age, required_unless_present = "max_size")]
+    pub(super) older_than: Option<Duration>,
+    /// The largest size that the answers may have, such as 1GiB; those that were not used for the longest time are removed.
+    #[arg(long, value_name = "SIZE")]
+    pub(super) max_size: Option<ByteSize>,
+    #[command(flatten)]
+    pub(super) store: CacheStore,
+    /// Write JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The store of the answer cache.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct CacheStore {
+    /// The store for runs, `sqlite:FILE` [default: `[store] url`, else sqlite:pointsman.db].
+    #[arg(long, value_name = "URL")]
+    pub(super) store: Option<StoreUrl>,
+    /// The configuration [default: $POINTSMAN_CONFIG, else pointsman.toml or config.toml here, else
+    /// ~/.config/pointsman/config.toml].
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+impl From<&CacheStore> for StoreArgs {
+    fn from(of: &CacheStore) -> Self {
+        Self {
+            store: of.store.clone(),
+            config: of.config.clone(),
+            #[cfg(feature = "server")]
+            server: ServerArgs::default(),
+        }
     }
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Prices {
-    /// The configuration [default: config.toml if it exists, else the environment].
+    /// The configuration [default: $POINTSMAN_CONFIG, else pointsman.toml or config.toml here, else
+    /// ~/.config/pointsman/config.toml, else the environment].
     #[arg(long, value_name = "FILE")]
     #[cfg_attr(feature = "server", arg(conflicts_with = "server"))]
     pub(super) config: Option<PathBuf>,
@@ -452,18 +629,47 @@ pub(super) struct Prices {
     #[cfg(feature = "server")]
     #[command(flatten)]
     pub(super) server: ServerArgs,
+    /// Write JSON lines.
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
     /// Pipelines to check together with the configuration.
     pub(super) pipelines: Vec<PathBuf>,
+    /// Render the templates of one pipeline for every item of this file, without a request: show what the items lack, the
+    /// first prompt of each step, and what a run would need.
+    #[arg(long, value_name = "FILE")]
+    pub(super) items: Option<PathBuf>,
+    /// The format of the items [default: by the file's name, else by its first byte].
+    #[arg(long, value_name = "FORMAT", requires = "items")]
+    pub(super) input_format: Option<ItemFormat>,
+    /// How many rendered prompts of each step to show.
+    #[arg(long, value_name = "PROMPTS", default_value_t = 1, requires = "items")]
+    pub(super) show: usize,
+    /// Write JSON: whether everything is valid, the problems, the notes, and what --items has found.
+    #[arg(long)]
+    pub(super) json: bool,
     /// Check what `run --simulate` would use, which needs no key.
     #[arg(long)]
     pub(super) simulate: bool,
-    /// The configuration [default: config.toml if it exists, else the environment].
+    /// The configuration [default: $POINTSMAN_CONFIG, else pointsman.toml or config.toml here or beside the pipeline, else
+    /// ~/.config/pointsman/config.toml, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) input: InputArgs,
+    #[command(flatten)]
+    pub(super) step: StepArgs,
+}
+
+/// The arguments for help.
+#[derive(Debug, clap::Args)]
+pub(super) struct Help {
+    /// The topic or the command [default: the list of topics].
+    #[arg(value_name = "TOPIC")]
+    pub(super) words: Vec<String>,
 }
 
 /// The arguments for tokens.
@@ -559,7 +765,8 @@ pub(super) struct Top {
 #[cfg(feature = "server")]
 #[derive(Debug, clap::Args)]
 pub(super) struct Serve {
-    /// The configuration [default: config.toml if it exists, else the environment].
+    /// The configuration [default: $POINTSMAN_CONFIG, else pointsman.toml or config.toml here, else
+    /// ~/.config/pointsman/config.toml, else the environment].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Simulate every configured target on this machine; the results are marked.
@@ -578,7 +785,7 @@ pub(super) struct Simulate {
     /// The address to listen at.
     #[arg(long, default_value = "127.0.0.1:8089")]
     pub(super) listen: SocketAddr,
-    /// A configuration whose `[simulator]` table sets the behavior [default: config.toml if it exists].
+    /// A configuration whose `[simulator]` table sets the behavior [default: the configuration of `run`].
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// A setting of `[simulator]`, such as `latency=1.5s` or `limits.requests_per_minute=1000`; may be repeated.
@@ -593,12 +800,16 @@ pub(super) struct Simulate {
 pub(super) enum ItemFormat {
     /// One JSON object per line.
     Jsonl,
-    /// A header row, then one item per record, separated by commas, semicolons or tabs like the header.
+    /// A header row, then one item per record, separated by commas, semicolons, tabs or `|` like the header.
     Csv,
     /// CSV separated by tabs.
     Tsv,
-    /// One JSON array of objects.
+    /// One JSON array of objects, or an object with one.
     Json,
+    /// An Excel workbook.
+    Xlsx,
+    /// A Parquet file.
+    Parquet,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum, Serialize, Deserialize)]
@@ -608,4 +819,6 @@ pub(super) enum LineFormat {
     Jsonl,
     /// A header row, then one item per record.
     Csv,
+    /// A Parquet file, written at the end of each session.
+    Parquet,
 }

@@ -1,21 +1,42 @@
 //! `pointsman check`: all problems of a configuration and pipelines at once.
 
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_json::Value;
+
 use crate::config::Config;
 use crate::diagnostics::Diagnostics;
 use crate::provider::process_env;
-use crate::runtime;
+use crate::runtime::{self, ItemCheck};
 
 use super::args::Check;
-use super::config::{load, scope_note};
+use super::check_items::{Failed, check_items, exit_code, show_items};
+use super::config::{load_for, scope_note};
 use super::exit::Exit;
-use super::progress::{Mode, eprint_line};
+use super::open_store::fail;
+use super::print::print_json;
+use super::progress::{Mode, eprint_line, problems_as_json};
 
 /// Checks a configuration, with the files that the daemon reads, and pipelines. Runs no key command and sends no request.
 pub(super) fn check(args: &Check) -> Exit {
     let mode = Mode::Lines;
-    let config = match load(args.config.as_deref(), args.simulate) {
+    let pipeline = args.pipelines.first().map(PathBuf::as_path);
+    let needs_items = args.step.prompt.is_some() || args.step.identity().is_some();
+    let has_one = args.pipelines.len() == 1 || args.pipelines.is_empty() && args.step.prompt.is_some();
+    if args.items.is_some() && !has_one {
+        let error = anyhow::anyhow!(
+            "--items needs one pipeline or a prompt, as in `pointsman check PIPELINE --items FILE`"
+        );
+        return mode.fail(&error, Exit::Usage);
+    }
+    if args.items.is_none() && needs_items {
+        let error = anyhow::anyhow!("the settings of a step are checked with the items: add --items FILE");
+        return mode.fail(&error, Exit::Usage);
+    }
+    let config = match load_for(&args.step, pipeline, args.config.as_deref(), args.simulate) {
         Ok(config) => config,
-        Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
+        Err(diagnostics) => return report(args, &diagnostics),
     };
     let of_certificate = certificate_faults(&config);
     let checked = match runtime::check(&config, &args.pipelines, &process_env) {
@@ -27,16 +48,68 @@ pub(super) fn check(args: &Check) -> Exit {
     };
     let notes = match checked {
         Ok(notes) => notes,
-        Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
+        Err(diagnostics) => return report(args, &diagnostics),
     };
-    notes.iter().map(String::as_str).chain(scope_note(&config)).for_each(eprint_line);
+    let items = match &args.items {
+        Some(items) => match check_items(args, &config, pipeline, items) {
+            Ok(checked) => Some((checked, items)),
+            Err(Failed::Faulty(diagnostics)) if args.json => return report(args, &diagnostics),
+            Err(failed) => {
+                if !args.json {
+                    show_notes(args, &config, &notes);
+                }
+                return failed.show();
+            }
+        },
+        None => None,
+    };
+    if args.json {
+        let notes = notes.into_iter().chain(scope_note(&config).map(str::to_owned)).collect();
+        let exit = items.as_ref().map_or(Exit::Success, |(checked, _)| exit_code(checked));
+        let items = items.map(|(checked, _)| checked);
+        return CheckView { valid: true, problems: Vec::new(), notes, items }.print(exit);
+    }
+    show_notes(args, &config, &notes);
+    items.map_or(Exit::Success, |(checked, items)| show_items(args, &checked, items))
+}
+
+/// What was found, as JSON.
+#[derive(Serialize)]
+struct CheckView {
+    /// Whether the configuration and the pipelines have no problem.
+    valid: bool,
+    problems: Vec<Value>,
+    notes: Vec<String>,
+    /// What was found in the items, if they were checked.
+    items: Option<ItemCheck>,
+}
+
+impl CheckView {
+    fn print(&self, exit: Exit) -> Exit {
+        let text = serde_json::to_string_pretty(self).map_err(Into::into);
+        let printed = text.and_then(|text| print_json(&text).map_err(anyhow::Error::from));
+        printed.map_or_else(|error| fail(Mode::Lines, error), |()| exit)
+    }
+}
+
+/// Shows what is wrong with a configuration or a pipeline.
+fn report(args: &Check, diagnostics: &Diagnostics) -> Exit {
+    if !args.json {
+        return Mode::Lines.report_diagnostics(diagnostics);
+    }
+    let problems = problems_as_json(diagnostics);
+    CheckView { valid: false, problems, notes: Vec::new(), items: None }.print(Exit::Configuration)
+}
+
+/// Shows the notes, and that there are no problems.
+fn show_notes(args: &Check, config: &Config, notes: &[String]) {
+    notes.iter().map(String::as_str).chain(scope_note(config)).for_each(eprint_line);
     let pipelines = match args.pipelines.len() {
         0 => String::new(),
         1 => " and 1 pipeline".to_owned(),
         count => format!(" and {count} pipelines"),
     };
     eprint_line(&format!("the configuration{pipelines}: no problems found"));
-    Exit::Success
 }
 
 /// Returns why the daemon could not use the certificate of a configuration.

@@ -3,6 +3,7 @@
 use std::process::{ExitCode, Termination};
 
 use crate::run::{Report, RunOutcome};
+use crate::types::{Attribution, Class};
 
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,34 @@ Exit codes:
   130  stopped by Ctrl-C, SIGTERM or SIGHUP before the end
   141  the program that reads the output (such as head) closed the pipe";
 
+/// The table that the help of `ask` shows.
+pub(super) const ASK_HELP: &str = "\
+Exit codes:
+    0  answered
+    1  the request failed for a reason of its own: too long, refused, or its answer truncated or invalid
+    2  the arguments are invalid
+    3  the configuration is invalid; nothing was sent
+    4  the prompt could not be read, or the answer could not be written
+    5  no provider could answer: its key, its quota, a budget, a rate limit, an outage or the deadline
+   70  internal error
+  130  stopped by Ctrl-C, SIGTERM or SIGHUP
+  141  the program that reads the answer (such as head) closed the pipe";
+
 impl Exit {
+    /// Returns the exit code of a request that failed with this class.
+    pub(super) fn of_class(class: Class) -> Self {
+        match class.attribution() {
+            Attribution::Request => Self::ItemsFailed,
+            Attribution::Attempt | Attribution::Limit | Attribution::Account => Self::Paused,
+            Attribution::Router => match class {
+                Class::Cancelled => Self::Interrupted,
+                Class::Internal => Self::Internal,
+                // Of this attribution, the deadline is left.
+                _ => Self::Paused,
+            },
+        }
+    }
+
     /// Returns the exit code of a run with this report.
     pub(super) fn of(report: &Report, has_fatal_error: bool) -> Self {
         match report.outcome {
@@ -51,12 +79,12 @@ impl Exit {
             RunOutcome::IoFailed => Self::IoError,
             RunOutcome::Interrupted | RunOutcome::Running => Self::Interrupted,
             RunOutcome::Paused => Self::Paused,
-            RunOutcome::Completed
+            RunOutcome::Completed | RunOutcome::Limited
                 if report.items.failed + report.items.rejected + report.items.not_processed > 0 =>
             {
                 Self::ItemsFailed
             }
-            RunOutcome::Completed => Self::Success,
+            RunOutcome::Completed | RunOutcome::Limited => Self::Success,
         }
     }
 

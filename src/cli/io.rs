@@ -10,12 +10,15 @@ use anyhow::{Context, ensure};
 use crate::pipeline::{FileUse, Pipeline};
 use crate::run::RunOutput;
 use crate::sink::{self, Destination, OutputOwner, ReplaceableFile, Sink};
-use crate::source::{self, Source};
+use crate::source::{self, FileSelection, Source};
 use crate::store::StoreUrl;
 use crate::types::StepName;
 
+use super::answer_table::TableTarget;
 use super::args::{ItemFormat, Run};
-use super::results;
+use super::config::used_files;
+use super::line_format;
+use super::print::{TerminalStdout, stdout_is_terminal};
 use super::saved_args::is_dash;
 
 /// The opened input and outputs of a run.
@@ -58,7 +61,7 @@ impl RunIo {
             is_retry || !is_dash(&args.items) || !io::stdin().is_terminal(),
             "--items - reads stdin, and nothing is piped into it"
         );
-        Ok(())
+        args.output.check(line_format::format(args.output_format, args.csv, &args.out))
     }
 
     /// Opens all files. No output may be a file that the run reads, or another output.
@@ -80,8 +83,9 @@ impl RunIo {
         if source.is_csv() && !for_csv.0.is_empty() {
             return Err(for_csv.clone().into());
         }
-        let config = args.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
-        let mut used_paths = vec![args.pipeline.as_path(), config.as_path()];
+        let configs = used_files(args.config.as_deref());
+        let mut used_paths: Vec<&Path> = configs.iter().map(PathBuf::as_path).collect();
+        used_paths.extend(args.pipeline.as_deref());
         used_paths.extend(source.path());
         let database = store.files();
         used_paths.extend(database.iter().map(PathBuf::as_path));
@@ -100,7 +104,13 @@ impl RunIo {
             check_existing(&args.out).context("--out")?;
             Destination::none()
         } else {
-            let lines = open_destination(&args.out, &used_paths).context("--out")?;
+            let lines = match TableTarget::of(args) {
+                // The table is there instead of the lines.
+                Some(TableTarget::Stdout) if is_dash(&args.out) => Destination::none(),
+                Some(TableTarget::Stdout | TableTarget::Stderr) | None => {
+                    open_destination(&args.out, &used_paths).context("--out")?
+                }
+            };
             let existing_lines = check_existing(&args.out).context("--out")?;
             lines
                 .replacing_after(&args.out, before.finished.max(existing_lines))
@@ -126,12 +136,13 @@ impl RunIo {
         });
         let report = report.transpose().context("--report")?;
 
-        let format = results::format(args.output_format, args.csv, &args.out);
+        let format = line_format::format(args.output_format, args.csv, &args.out);
         let steps: Vec<StepName> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
         let output = RunOutput {
-            lines: Sink::results(lines, format, &steps).context("--out")?,
+            lines: Sink::results_with(lines, format, args.output.options(), &steps).context("--out")?,
             rejects: rejected.map(Sink::rejects).transpose().context("--rejects")?,
             ordered: args.ordered,
+            preview: None,
         };
         Ok(Self { source, output, report, replaceable })
     }
@@ -146,6 +157,10 @@ pub(super) fn protect(pipeline: &mut Pipeline, args: &Run) {
     let streams = ["/dev/stdout", "/dev/stderr"].map(Path::new);
     let written = written.chain(streams).chain(args.metrics.file());
     written.for_each(|path| pipeline.protect(FileUse::Output, path));
+    // An error of the pattern is reported when the items are opened.
+    if let Ok(Some(selection)) = selection(args) {
+        pipeline.attach_from(selection);
+    }
 }
 
 /// Opens the items.
@@ -155,10 +170,36 @@ pub(super) fn source(args: &Run) -> Result<Source, source::Error> {
         ItemFormat::Csv => source::Format::Csv,
         ItemFormat::Tsv => source::Format::Tsv,
         ItemFormat::Json => source::Format::Json,
+        ItemFormat::Xlsx => source::Format::Xlsx,
+        ItemFormat::Parquet => source::Format::Parquet,
     });
-    if is_dash(&args.items) { Ok(Source::stdin(format)) } else { Source::file(&args.items, format) }
+    let source = if is_dash(&args.items) {
+        Source::stdin(format)
+    } else if let Some(selection) = selection(args)? {
+        Source::files(selection)?
+    } else {
+        Source::file(&args.items, format)?
+    };
+    Ok(args.input.apply(source))
+}
+
+/// Returns whether the items are the files of a folder or of a pattern.
+pub(super) fn is_selection(args: &Run) -> bool {
+    !is_dash(&args.items) && matches!(selection(args), Ok(Some(_)))
+}
+
+/// Returns the folder or the pattern of files that are the items, if they are no file. The files of the command itself are
+/// no items.
+fn selection(args: &Run) -> Result<Option<FileSelection>, source::Error> {
+    let own = [args.pipeline.as_deref(), args.config.as_deref(), Some(args.out.as_path())];
+    let own = own.into_iter().chain([args.rejects.as_deref(), args.report.as_deref(), args.metrics.file()]);
+    Ok(FileSelection::of(&args.items)?.map(|selection| selection.without(own.flatten())))
 }
 
 fn open_destination(path: &Path, used_paths: &[&Path]) -> Result<Destination, sink::Error> {
-    if is_dash(path) { Destination::stdout(used_paths) } else { Destination::file(path, used_paths) }
+    if !is_dash(path) {
+        return Destination::file(path, used_paths);
+    }
+    let stdout = Destination::stdout(used_paths)?;
+    Ok(if stdout_is_terminal() { stdout.through(TerminalStdout) } else { stdout })
 }

@@ -1,9 +1,8 @@
-//! Writes the library's log to stderr without damaging the progress display.
+//! Writes the library's log to stderr, above the progress display.
 
 use std::fmt;
 use std::io::{self, Write};
 
-use indicatif::ProgressBar;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -24,21 +23,26 @@ use super::args::{LogArgs, LogFormat};
 use super::print::{eprint_json_line, eprint_log};
 use super::progress::{Mode, eprint_json};
 
-/// Starts logging: warnings, and more with `-v`. `bar` is suspended while a line is written. In JSON mode a line is
+/// Starts logging: warnings, and more with `-v`. In JSON mode a line is
 /// `{"log": ...}`, with a text or, if the log has the format JSON, with an object.
-pub(super) fn start(args: LogArgs, bar: ProgressBar, mode: Mode) {
-    start_at(args, Level::WARN, bar, mode);
+pub(super) fn start(args: LogArgs, mode: Mode) {
+    start_at(args, Level::WARN, mode);
+}
+
+/// Starts the log of a command without a progress display.
+pub(super) fn start_without_display(args: LogArgs) {
+    start_at(args, Level::WARN, Mode::Lines);
 }
 
 /// Starts the log of a daemon, which has no progress display: also what happens in normal operation, such as the access
 /// log.
 #[cfg(feature = "server")]
 pub(super) fn start_daemon(args: LogArgs) {
-    start_at(args, Level::INFO, ProgressBar::hidden(), Mode::Lines);
+    start_at(args, Level::INFO, Mode::Lines);
 }
 
 /// Starts logging from `level` on, and more with `-v`.
-fn start_at(args: LogArgs, level: Level, bar: ProgressBar, mode: Mode) {
+fn start_at(args: LogArgs, level: Level, mode: Mode) {
     let level = match args.verbose {
         0 => level,
         1 => Level::DEBUG,
@@ -49,7 +53,7 @@ fn start_at(args: LogArgs, level: Level, bar: ProgressBar, mode: Mode) {
         // Spans are for traces, and no part of the log.
         .with_target(TRACE_TARGET, LevelFilter::OFF)
         .with_default(Level::ERROR);
-    let writer = LogWriter { bar, format: args.format, is_wrapped: mode == Mode::Json };
+    let writer = LogWriter { format: args.format, is_wrapped: mode == Mode::Json };
     #[cfg(feature = "otel")]
     let exporter = super::otlp::start();
     #[cfg(feature = "otel")]
@@ -204,7 +208,6 @@ impl Visit for JsonVisitor {
 }
 
 struct LogWriter {
-    bar: ProgressBar,
     format: LogFormat,
     /// Whether a line is the value of `log` in an object, because the other lines are objects too.
     is_wrapped: bool,
@@ -237,17 +240,15 @@ impl Write for LogLine<'_> {
 
 impl Drop for LogLine<'_> {
     fn drop(&mut self) {
-        let LogWriter { bar, format, is_wrapped } = self.around;
-        bar.suspend(|| {
-            let text = String::from_utf8_lossy(&self.text);
-            let text = text.trim_end();
-            match (format, is_wrapped) {
-                (LogFormat::Text, false) => eprint_log(text),
-                (LogFormat::Text, true) => eprint_json("log", &text.trim_start()),
-                (LogFormat::Json, false) => eprint_json_line(text),
-                (LogFormat::Json, true) => eprint_json_line(&format!("{{\"log\":{text}}}")),
-            }
-        });
+        let LogWriter { format, is_wrapped } = self.around;
+        let text = String::from_utf8_lossy(&self.text);
+        let text = text.trim_end();
+        match (format, is_wrapped) {
+            (LogFormat::Text, false) => eprint_log(text),
+            (LogFormat::Text, true) => eprint_json("log", &text.trim_start()),
+            (LogFormat::Json, false) => eprint_json_line(text),
+            (LogFormat::Json, true) => eprint_json_line(&format!("{{\"log\":{text}}}")),
+        }
     }
 }
 

@@ -8,7 +8,8 @@ use super::serve;
 #[cfg(feature = "simulator")]
 use super::simulate;
 use super::{
-    args, check, limits, plan, prices, print, progress, results, resume, run, runs, signals, stderr,
+    args, ask, cache, check, completions, help_topics, init, limits, man, models, plan, prices, print,
+    progress, results, resume, run, runs, show_config, signals, stderr,
 };
 #[cfg(feature = "server")]
 use super::{status, token, top};
@@ -36,6 +37,7 @@ fn execute(command: args::Command) -> Exit {
     command.options().declare();
     match command {
         args::Command::Run(run) => run::run(&run),
+        args::Command::Ask(args) => ask::ask(&args),
         args::Command::Plan(plan) => plan::plan(&plan),
         args::Command::Resume(resume) => resume::resume(&resume),
         args::Command::Retry(retry) => resume::retry(&retry),
@@ -45,8 +47,15 @@ fn execute(command: args::Command) -> Exit {
         args::Command::Failures(run) => results::failures(&run),
         args::Command::Cancel(cancel) => runs::cancel(&cancel),
         args::Command::Delete(args) => runs::delete(&args),
+        args::Command::Cache(args) => cache::cache(&args),
+        args::Command::Init(args) => init::init(&args),
+        args::Command::Models(args) => models::models(&args),
         args::Command::Prices(args) => prices::prices(&args),
+        args::Command::Config(args) => show_config::show_config(&args),
         args::Command::Check(check) => check::check(&check),
+        args::Command::Help(args) => help_topics::help(&args),
+        args::Command::Completions(args) => completions::completions(&args),
+        args::Command::Man(args) => man::man(&args),
         #[cfg(feature = "server")]
         args::Command::Serve(serve) => serve::serve(&serve),
         #[cfg(feature = "server")]

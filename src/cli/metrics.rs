@@ -20,6 +20,7 @@ use crate::store::StoreUrl;
 use self::file::MetricsFile;
 use self::target::MetricsTarget;
 use super::args::Run;
+use super::config::used_files;
 use super::progress::Mode;
 
 /// How often the file is replaced.
@@ -133,7 +134,7 @@ async fn write_until(mut stopped: oneshot::Receiver<()>, pointsman: Pointsman, f
 
 /// Returns the files that the run reads and writes.
 fn used_paths(args: &Run, store: &StoreUrl) -> Vec<PathBuf> {
-    let config = args.config.clone().unwrap_or_else(|| PathBuf::from("config.toml"));
-    let named = [&args.pipeline, &args.items, &args.out].into_iter().chain(&args.rejects).chain(&args.report);
-    named.cloned().chain([config]).chain(store.files()).collect()
+    let named =
+        [&args.items, &args.out].into_iter().chain(&args.pipeline).chain(&args.rejects).chain(&args.report);
+    named.cloned().chain(used_files(args.config.as_deref())).chain(store.files()).collect()
 }

@@ -4,6 +4,7 @@ use crate::run::{Report, RunOutcome};
 use crate::store::RunNumber;
 use crate::types::{Attribution, Class};
 
+use super::progress_text::counted;
 use super::table;
 
 /// A stored run, as far as a command needs it.
@@ -58,6 +59,13 @@ impl NextCommand<'_> {
                 "run {run} is stored in {place}: {}, `pointsman results {run}{store_option} --out OTHER` writes the finished \
                  items to another file",
                 self.command("", "resumes it")
+            )),
+            RunOutcome::Limited => Some(format!(
+                "{} of the input {} processed, and --limit leaves the rest. Run {run} is stored in {place}: {}{}",
+                counted(report.items.finished(), "item"),
+                if report.items.finished() == 1 { "is" } else { "are" },
+                self.command("", "processes it, as the same command without --limit does"),
+                self.retry_command(report)
             )),
             RunOutcome::Interrupted | RunOutcome::IoFailed => {
                 Some(format!("run {run} is stored in {place}: {}", self.command("", "resumes it")))

@@ -1,7 +1,5 @@
 //! Opens the store for commands that list or change stored runs.
 
-#[cfg(feature = "server")]
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
@@ -9,12 +7,12 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::clock;
 use crate::config::Config;
-#[cfg(feature = "server")]
-use crate::config::DEFAULT_FILE;
 use crate::runtime::Error;
 use crate::store::{self, Store, StoreUrl};
 
 use super::args::StoreArgs;
+#[cfg(feature = "server")]
+use super::config::is_file_found;
 use super::config::load;
 use super::exit::Exit;
 use super::progress::Mode;
@@ -46,7 +44,7 @@ impl OpenedStore {
             None => match load(args.config.as_deref(), false) {
                 Ok(config) => config.store.url,
                 // The environment alone need not name a provider. A file that is faulty may name another store.
-                Err(_) if args.config.is_none() && !Path::new(DEFAULT_FILE).exists() => StoreUrl::default(),
+                Err(_) if !is_file_found(args.config.as_deref()) => StoreUrl::default(),
                 Err(diagnostics) => return Err(Error::Diagnostics(diagnostics).into()),
             },
         };

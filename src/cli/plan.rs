@@ -7,19 +7,23 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use crate::config::{Config, KeepInputs};
 use crate::pipeline::Pipeline;
-use crate::run::{Report, RunOutcome, RunOutput};
+use crate::run::{Report, ResultPreview, RunOutcome, RunOutput};
 use crate::runtime::{Error, InputScan, Plan, Pointsman, Range, ResumeOptions, Sample, StepPlan, TargetPlan};
 use crate::sink::{Destination, Format, Sink};
 use crate::types::{ItemKey, StepName};
 
+use super::answer_table::{self, TableTarget};
 use super::args::{self, Run};
-use super::config::{load, scope_note};
+use super::config::{load_for, scope_note};
 use super::exit::Exit;
+use super::limit::LimitArgs;
 use super::metrics::target::MetricsArgs;
 use super::open_store::store_url;
+use super::output_args::OutputArgs;
 use super::pause::PauseArgs;
 use super::print::{print, print_json};
 use super::progress::{Mode, ProgressDisplay, eprint_line};
+use super::progress_format::ProgressFormat;
 use super::progress_text::{count, counted, money, seconds_text};
 use super::saved_args::SavedArgs;
 use super::watch::{WatchEnd, watch};
@@ -28,14 +32,14 @@ use super::{io, log, table};
 /// Estimates a run.
 pub(super) fn plan(args: &args::Plan) -> Exit {
     let mode = if args.json { Mode::Json } else { Mode::Lines };
-    let config = match load(args.config.as_deref(), args.simulate) {
+    let pipeline = args.pipeline.as_deref();
+    let config = match load_for(&args.step, pipeline, args.config.as_deref(), args.simulate) {
         Ok(config) => config,
         Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
-    let title =
-        args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let display = ProgressDisplay::new(mode, &title);
-    log::start(args.log, display.bar(), mode);
+    let title = args::title(args.pipeline.as_deref());
+    let display = ProgressDisplay::new(mode, ProgressFormat::Auto, &title);
+    log::start(args.log, mode);
     // Only a sample needs the keys.
     let has_sample = args.sample.is_some_and(|number| number > 0);
     let pointsman =
@@ -45,7 +49,8 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
         Err(Error::Diagnostics(diagnostics)) => return mode.report_diagnostics(&diagnostics),
         Err(error) => return mode.fail(&anyhow::Error::new(error), Exit::Configuration),
     };
-    let pipeline = match pointsman.pipeline(&args.pipeline) {
+    let overrides = args.step.overrides(&config);
+    let pipeline = match pointsman.pipeline_with(args.pipeline.as_deref(), &overrides) {
         Ok(pipeline) => pipeline,
         Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
@@ -54,7 +59,7 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
     notes.chain(scope_note(&config)).for_each(|note| mode.note(note));
     let has_answers = pipeline.steps().iter().any(|step| step.embedding.is_none());
     let planned = pointsman.runtime().block_on(estimate(&pointsman, &config, args, pipeline, display));
-    match planned.and_then(|plan| show(&plan, has_answers, args.json)) {
+    match planned.and_then(|estimate| show(&estimate, has_answers, args.json)) {
         Ok(()) => Exit::Success,
         Err(error) => {
             let exit = error.downcast_ref::<SampleIncomplete>().map_or(Exit::IoError, |error| error.exit);
@@ -92,24 +97,31 @@ impl SampleIncomplete {
     }
 }
 
+/// A plan, with the answers of its sample.
+struct Estimate {
+    plan: Plan,
+    answers: Option<ResultPreview>,
+}
+
 async fn estimate(
     pointsman: &Pointsman,
     config: &Config,
     args: &args::Plan,
     pipeline: Pipeline,
     mut display: ProgressDisplay,
-) -> anyhow::Result<Plan> {
+) -> anyhow::Result<Estimate> {
     let run = run_args(args);
     let number = args.sample.unwrap_or(0);
     let source = io::source(&run).context("--items")?;
     let pipeline = Arc::new(pipeline);
     let scan = pointsman.scan_input(&pipeline, source, number).await?;
     if number == 0 || scan.sample_size() == 0 {
-        return Ok(pointsman.plan(&pipeline, &scan, None));
+        return Ok(Estimate { plan: pointsman.plan(&pipeline, &scan, None), answers: None });
     }
     display.note(&format!("processing {} as a sample", counted(scan.sample_size() as u64, "item")));
-    let sample = run_sample(pointsman, config, args, &pipeline, &scan, &mut display).await?;
-    Ok(pointsman.plan(&pipeline, &scan, Some(&sample)))
+    let answers = answer_table::preview(scan.sample_size() as u64);
+    let sample = run_sample(pointsman, config, args, &pipeline, &scan, &answers, &mut display).await?;
+    Ok(Estimate { plan: pointsman.plan(&pipeline, &scan, Some(&sample)), answers: Some(answers) })
 }
 
 /// Processes the sample, as a part of the later run.
@@ -119,6 +131,7 @@ async fn run_sample(
     args: &args::Plan,
     pipeline: &Arc<Pipeline>,
     scan: &InputScan,
+    answers: &ResultPreview,
     display: &mut ProgressDisplay,
 ) -> anyhow::Result<Sample> {
     let url = store_url(args.stored.store.as_ref(), config);
@@ -133,14 +146,18 @@ async fn run_sample(
         pause: PauseArgs::default().options(&config.run),
         partial: true,
         keep_inputs: config.store.keep_inputs == KeepInputs::All,
+        cache: args.cache.mode(&config.run),
+        cache_limits: config.store.cache_limits(),
         ..ResumeOptions::new(store.clone(), saved.identity())
     };
-    let run_pipeline =
-        pointsman.pipeline(&args.pipeline).map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
+    let run_pipeline = pointsman.pipeline_with(args.pipeline.as_deref(), &args.step.overrides(config));
+    let mut run_pipeline = run_pipeline.map_err(|diagnostics| anyhow::anyhow!("{diagnostics}"))?;
+    io::protect(&mut run_pipeline, &run_args(args));
     let prepared = pointsman.prepare_run(&run_pipeline, options).await?;
     let steps: Vec<_> = pipeline.steps().iter().map(|step| step.name.clone()).collect();
     let lines = Sink::results(Destination::none(), Format::Jsonl, &steps)?;
-    let mut run = pointsman.run_stored(run_pipeline, scan.sample(), RunOutput::new(lines), prepared).await?;
+    let output = RunOutput::new(lines).with_preview(answers.clone());
+    let mut run = pointsman.run_stored(run_pipeline, scan.sample(), output, prepared).await?;
     let watched = watch(pointsman, &mut run, display).await;
     display.clear();
     match watched {
@@ -159,14 +176,16 @@ async fn run_sample(
 }
 
 /// Returns the arguments of the run that is planned.
-fn run_args(args: &args::Plan) -> Run {
+pub(super) fn run_args(args: &args::Plan) -> Run {
     Run {
         pipeline: args.pipeline.clone(),
         items: args.items.clone(),
         out: "-".into(),
+        input: args.input.clone(),
         input_format: args.input_format,
         output_format: None,
         csv: args::Csv::default(),
+        output: OutputArgs::default(),
         rejects: None,
         ordered: false,
         report: None,
@@ -178,15 +197,24 @@ fn run_args(args: &args::Plan) -> Run {
         new: false,
         metrics: MetricsArgs::default(),
         show: args::Show::default(),
+        step: args.step.clone(),
+        limit: LimitArgs::default(),
+        cache: args.cache,
     }
 }
 
 /// Prints the plan. `has_answers` is whether any step has an answer with output tokens: an embedding has none.
-fn show(plan: &Plan, has_answers: bool, json: bool) -> anyhow::Result<()> {
+fn show(estimate: &Estimate, has_answers: bool, json: bool) -> anyhow::Result<()> {
+    let plan = &estimate.plan;
     if json {
         return Ok(print_json(&serde_json::to_string_pretty(plan)?)?);
     }
     print(&plan_text(plan))?;
+    if let Some(answers) =
+        estimate.answers.as_ref().and_then(|answers| answer_table::text(answers, TableTarget::Stdout))
+    {
+        print(&format!("answers of the sample:\n{answers}"))?;
+    }
     let advice = match plan.sampled {
         0 => {
             let guess =
@@ -199,7 +227,7 @@ fn show(plan: &Plan, has_answers: bool, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn plan_text(plan: &Plan) -> String {
+pub(super) fn plan_text(plan: &Plan) -> String {
     let mut text = vec![format!("{}: {}{}", plan.pipeline, counted(plan.items, "item"), input_notes(plan))];
     text.extend(plan.no_calls.as_ref().map(|why| format!("no call is expected: {why}")));
     text.push(format!(

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::diagnostics::hide_likely_secrets;
 use crate::terminal_text;
 
+use super::color::stderr_has_color;
 use super::exit::Exit;
 use super::shell_word::shell_word;
 use super::stderr;
@@ -62,7 +63,7 @@ pub(super) fn eprint_log(text: &str) {
         "INFO" => console::style(level).green(),
         _ => console::style(level).blue(),
     };
-    to_stderr(&format!("{}{rest}", level.for_stderr()));
+    to_stderr(&format!("{}{rest}", level.force_styling(stderr_has_color())));
 }
 
 /// Writes colored text to stderr. Its data was made safe before it was colored.
@@ -88,6 +89,44 @@ pub(super) fn print(text: &str) -> Result<(), StdoutError> {
 /// If standard output cannot be written.
 pub(super) fn print_json(json: &str) -> Result<(), StdoutError> {
     Ok(writeln!(io::stdout(), "{}", terminal_text::json(json))?)
+}
+
+/// Standard output on a terminal, which may show the progress of a run on stderr: what is written appears above it.
+pub(super) struct TerminalStdout;
+
+impl Write for TerminalStdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        stderr::above(|| {
+            let mut stdout = io::stdout();
+            stdout.write_all(bytes).and_then(|()| stdout.flush())
+        })?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+/// Writes a piece of an answer to the terminal at once.
+///
+/// # Errors
+/// If standard output cannot be written.
+pub(super) fn print_piece(piece: &str) -> Result<(), StdoutError> {
+    let mut stdout = io::stdout();
+    stdout.write_all(terminal_text::lines(piece).as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+/// Writes a text and a line end, as it is unless standard output is a terminal.
+///
+/// # Errors
+/// If standard output cannot be written.
+pub(super) fn print_answer(text: &str) -> Result<(), StdoutError> {
+    if stdout_is_terminal() {
+        return print(text);
+    }
+    Ok(writeln!(io::stdout(), "{text}")?)
 }
 
 /// Writes many lines to stdout, in blocks.
@@ -139,14 +178,23 @@ impl Listing {
 }
 
 /// Returns whether stdout is a terminal.
-#[cfg(feature = "tui")]
 pub(super) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Returns how wide the terminal of stdout is; `None` if stdout is no terminal.
+pub(super) fn stdout_columns() -> Option<usize> {
+    console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
 /// Returns whether stderr is a terminal.
 pub(super) fn stderr_is_terminal() -> bool {
-    io::stderr().is_terminal()
+    stderr::is_terminal()
+}
+
+/// Returns how wide the terminal of stderr is; `None` if stderr is no terminal.
+pub(super) fn stderr_columns() -> Option<usize> {
+    stderr_is_terminal().then(|| stderr::size().1)
 }
 
 /// Shows an error in the arguments, or the requested help. The first of the arguments is the program.
@@ -237,6 +285,7 @@ pub(super) fn install_panic_hook() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let text = panic.to_string();
+        stderr::clear_before_panic();
         if terminal_text::lines(&text) == text { before(panic) } else { eprint_lines(&text) }
     }));
 }

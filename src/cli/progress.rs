@@ -1,21 +1,32 @@
 //! Shows the progress of a run: redrawn in place on a terminal, as a line every few seconds otherwise.
 
+mod line;
+mod providers;
+mod screen;
+#[cfg(test)]
+mod screen_tests;
+
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::clock::now;
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::run::Progress;
 use crate::sink;
-use crate::terminal_text;
 
 use super::advice;
+use super::color::{is_dumb_terminal, stderr_has_color};
 use super::exit::Exit;
+use super::live_lines::LiveLine;
 use super::print::{StdoutError, eprint_colored, eprint_lines, stderr_is_terminal};
 pub(super) use super::print::{eprint_json, eprint_line};
-use super::progress_text;
+use super::progress_format::ProgressFormat;
+use super::{progress_text, stderr};
+
+/// How often the lines are drawn again, so that they are read easily.
+const DRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How often a line is written if the display cannot be redrawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,16 +37,14 @@ const JSON_INTERVAL: Duration = Duration::from_secs(1);
 /// The most problems that are shown as text: a file of the wrong kind has one in each line.
 const MAX_SHOWN_DIAGNOSTICS: usize = 20;
 
-/// How a run is shown.
+/// How everything besides the progress of a run is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// Redrawn in place.
-    Drawn,
-    /// A line every few seconds.
+    /// As lines of text.
     Lines,
-    /// A JSON line every second.
+    /// As JSON lines.
     Json,
-    /// Not at all.
+    /// Errors as lines of text, and nothing else.
     Quiet,
 }
 
@@ -48,13 +57,30 @@ struct JsonDiagnostic<'a> {
     help: Option<String>,
 }
 
+/// Returns problems as JSON.
+fn json_diagnostics(all: &Diagnostics) -> Vec<serde_json::Value> {
+    let to_json = |diagnostic: &'_ Diagnostic| {
+        let location = diagnostic.span.as_ref().map(ToString::to_string);
+        serde_json::json!(JsonDiagnostic {
+            location,
+            message: &diagnostic.message,
+            help: diagnostic.help.as_ref().map(ToString::to_string)
+        })
+    };
+    all.0.iter().map(to_json).collect()
+}
+
+/// Returns problems as JSON, with the options of this command in their help.
+pub(super) fn problems_as_json(all: &Diagnostics) -> Vec<serde_json::Value> {
+    json_diagnostics(&advice::with_options(all.clone()))
+}
+
 impl Mode {
     pub(super) fn choose(quiet: bool, json: bool) -> Self {
-        match (quiet, json, stderr_is_terminal()) {
-            (true, ..) => Self::Quiet,
-            (_, true, _) => Self::Json,
-            (_, _, true) => Self::Drawn,
-            (_, _, false) => Self::Lines,
+        match (quiet, json) {
+            (true, _) => Self::Quiet,
+            (false, true) => Self::Json,
+            (false, false) => Self::Lines,
         }
     }
 
@@ -63,7 +89,7 @@ impl Mode {
         match self {
             Self::Quiet => {}
             Self::Json => eprint_json("note", &text),
-            Self::Drawn | Self::Lines => eprint_line(text),
+            Self::Lines => eprint_line(text),
         }
     }
 
@@ -71,7 +97,7 @@ impl Mode {
     pub(super) fn end(self, text: &str, exit: Exit) -> Exit {
         match self {
             Self::Quiet if exit != Exit::Success => eprint_line(text),
-            Self::Quiet | Self::Json | Self::Drawn | Self::Lines => self.note(text),
+            Self::Quiet | Self::Json | Self::Lines => self.note(text),
         }
         exit
     }
@@ -85,7 +111,7 @@ impl Mode {
         let text = advice::error_text(error);
         match self {
             Self::Json => eprint_json("error", &text),
-            Self::Drawn | Self::Lines | Self::Quiet => eprint_line(&format!("error: {text}")),
+            Self::Lines | Self::Quiet => eprint_line(&format!("error: {text}")),
         }
         exit
     }
@@ -96,18 +122,10 @@ impl Mode {
         let shown = Diagnostics(all.0.iter().take(MAX_SHOWN_DIAGNOSTICS).cloned().collect());
         match self {
             Self::Json => {
-                let to_json = |diagnostic: &'_ Diagnostic| {
-                    let location = diagnostic.span.as_ref().map(ToString::to_string);
-                    serde_json::json!(JsonDiagnostic {
-                        location,
-                        message: &diagnostic.message,
-                        help: diagnostic.help.as_ref().map(ToString::to_string)
-                    })
-                };
-                eprint_json("diagnostics", &all.0.iter().map(to_json).collect::<Vec<_>>());
+                eprint_json("diagnostics", &json_diagnostics(&all));
             }
-            Self::Drawn | Self::Lines if stderr_is_terminal() => eprint_colored(&shown.render(true)),
-            Self::Drawn | Self::Lines => eprint_lines(&shown.render(false)),
+            Self::Lines if stderr_has_color() => eprint_colored(&shown.render(true)),
+            Self::Lines => eprint_lines(&shown.render(false)),
             Self::Quiet => shown.0.iter().for_each(|diagnostic| eprint_line(&format!("error: {diagnostic}"))),
         }
         let more = all.0.len() - shown.0.len();
@@ -124,56 +142,75 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         || error.downcast_ref().is_some_and(StdoutError::is_broken_pipe)
 }
 
+/// How the progress of a run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Display {
+    /// Redrawn in place.
+    Bar,
+    /// A line every few seconds.
+    Plain,
+    /// A JSON line every second.
+    Json,
+    /// Not at all.
+    None,
+}
+
+impl Display {
+    /// Returns the display that an option requests. Without one, JSON is shown where everything is JSON, nothing in quiet
+    /// mode, and a bar on a terminal that can redraw it.
+    fn choose(requested: ProgressFormat, mode: Mode) -> Self {
+        match (requested, mode) {
+            (ProgressFormat::Bar, _) => Self::Bar,
+            (ProgressFormat::Plain, _) => Self::Plain,
+            (ProgressFormat::Json, _) | (ProgressFormat::Auto, Mode::Json) => Self::Json,
+            (ProgressFormat::None, _) | (ProgressFormat::Auto, Mode::Quiet) => Self::None,
+            (ProgressFormat::Auto, Mode::Lines) if stderr_is_terminal() && !is_dumb_terminal() => Self::Bar,
+            (ProgressFormat::Auto, Mode::Lines) => Self::Plain,
+        }
+    }
+
+    /// Returns the shortest time between two updates.
+    fn interval(self) -> Duration {
+        match self {
+            Self::Bar => DRAW_INTERVAL,
+            Self::Plain => LINE_INTERVAL,
+            Self::Json => JSON_INTERVAL,
+            Self::None => Duration::MAX,
+        }
+    }
+}
+
 /// The display of one run.
 pub(super) struct ProgressDisplay {
     mode: Mode,
-    bar: ProgressBar,
+    display: Display,
     title: String,
     last: Option<Instant>,
 }
 
 impl ProgressDisplay {
-    pub(super) fn new(mode: Mode, title: &str) -> Self {
-        let target = if mode == Mode::Drawn {
-            ProgressDrawTarget::stderr_with_hz(5)
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        let bar = ProgressBar::with_draw_target(None, target);
-        // The template is constant and valid; without it the bar would show less.
-        bar.set_style(
-            ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_spinner()),
-        );
-        Self { mode, bar, title: title.to_owned(), last: None }
+    /// Creates the display of a run whose other messages are shown in `mode`.
+    pub(super) fn new(mode: Mode, requested: ProgressFormat, title: &str) -> Self {
+        Self { mode, display: Display::choose(requested, mode), title: title.to_owned(), last: None }
     }
 
-    /// Returns the bar that has to be suspended while a log line is written.
-    pub(super) fn bar(&self) -> ProgressBar {
-        self.bar.clone()
+    /// Returns whether the number of items is shown, which costs reading them a second time.
+    pub(super) fn needs_count(&self) -> bool {
+        self.display != Display::None
     }
 
     /// Shows `progress` if the interval has passed.
     pub(super) fn show(&mut self, progress: &Progress) {
         let now = Instant::now();
-        let due = |every| self.last.is_none_or(|last| now - last >= every);
-        match self.mode {
-            Mode::Quiet => {}
-            Mode::Drawn => {
-                // A terminal shows `^C` at the cursor, which is at the end of the last line. Without space for it a
-                // new line begins, which is never cleared.
-                let width = usize::from(console::Term::stderr().size().1).saturating_sub(3);
-                self.bar.set_message(fit_lines(&progress_text::lines(&self.title, progress, width), width));
-                self.bar.tick();
-            }
-            Mode::Lines if due(LINE_INTERVAL) => {
-                self.last = Some(now);
-                eprint_line(&progress_text::line(&self.title, progress));
-            }
-            Mode::Json if due(JSON_INTERVAL) => {
-                self.last = Some(now);
-                eprint_json("progress", progress);
-            }
-            Mode::Lines | Mode::Json => {}
+        if self.last.is_some_and(|last| now - last < self.display.interval()) {
+            return;
+        }
+        self.last = Some(now);
+        match self.display {
+            Display::None => {}
+            Display::Bar => stderr::draw(drawn(&self.title, progress)),
+            Display::Plain => eprint_line(&progress_text::line(&self.title, progress)),
+            Display::Json => eprint_json("progress", progress),
         }
     }
 
@@ -182,22 +219,27 @@ impl ProgressDisplay {
         self.title = name.to_owned();
     }
 
-    /// Shows a note above the display, except in quiet mode.
+    /// Shows a note, except in quiet mode.
     pub(super) fn note(&self, text: &str) {
-        self.bar.suspend(|| self.mode.note(text));
+        self.mode.note(text);
     }
 
     /// Removes the display.
     pub(super) fn clear(&self) {
-        self.bar.finish_and_clear();
+        if self.display == Display::Bar {
+            stderr::clear();
+        }
     }
 }
 
-/// Returns the lines, truncated to `width` columns.
-fn fit_lines(lines: &[String], width: usize) -> String {
-    let lines =
-        lines.iter().map(|line| console::truncate_str(&terminal_text::line(line), width, "…").into_owned());
-    lines.collect::<Vec<_>>().join("\n")
+/// Returns the lines of the display for the terminal.
+fn drawn(title: &str, progress: &Progress) -> Vec<LiveLine> {
+    let (rows, columns) = stderr::size();
+    // The cursor is in the last row, and needs a column behind each line.
+    let size = (rows.saturating_sub(1), columns.saturating_sub(1));
+    let lines = screen::lines(title, progress, now(), size);
+    let has_color = stderr_has_color();
+    lines.iter().map(|line| line.to_live(has_color)).collect()
 }
 
 #[cfg(test)]
@@ -205,38 +247,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_display_fits_its_columns_for_any_item_key() {
-        for key in [
-            "請求書-二〇二六年十一月二十八日-株式会社山田商事",
-            "👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧👩‍👩‍👧",
-            "\u{1b}[2J\nsecond line\u{202e}",
-            "e\u{301}e\u{301}",
-        ] {
-            let progress = Progress { oldest_item: Some((key.into(), 3.0)), ..Progress::default() };
-            for title in ["email", "請求書"] {
-                for width in [20, 40, 77] {
-                    let shown = fit_lines(&progress_text::lines(title, &progress, width), width);
-                    assert_eq!(shown.lines().count(), 4, "{shown}");
-                    for line in shown.lines() {
-                        assert!(console::measure_text_width(line) <= width, "{line}");
-                        assert_eq!(terminal_text::line(line), line);
-                    }
-                }
+    fn an_option_decides_only_how_the_progress_is_shown() {
+        for mode in [Mode::Lines, Mode::Json, Mode::Quiet] {
+            for (requested, display) in [
+                (ProgressFormat::Bar, Display::Bar),
+                (ProgressFormat::Plain, Display::Plain),
+                (ProgressFormat::Json, Display::Json),
+                (ProgressFormat::None, Display::None),
+            ] {
+                assert_eq!(Display::choose(requested, mode), display);
             }
         }
-    }
-
-    #[test]
-    fn the_lines_of_a_display_begin_in_the_same_column() {
-        let progress = Progress { oldest_item: Some(("k".into(), 3.0)), ..Progress::default() };
-        let shown = fit_lines(&progress_text::lines("請求書", &progress, 80), 80);
-        let columns: Vec<usize> = shown
-            .lines()
-            .map(|line| console::measure_text_width(&line[..line.find("  ").unwrap()]))
-            .collect();
-        // The first line has the title, the others have spaces of the same width.
-        assert_eq!(columns[0], 6);
-        let second = shown.lines().nth(1).unwrap();
-        assert_eq!(second.len() - second.trim_start().len(), 6 + 2);
+        assert_eq!(Display::choose(ProgressFormat::Auto, Mode::Json), Display::Json);
+        assert_eq!(Display::choose(ProgressFormat::Auto, Mode::Quiet), Display::None);
     }
 }

@@ -1,9 +1,8 @@
 //! Formats a run's progress, numbers and costs as text. Pure: it prints nothing.
 
-use std::borrow::Cow;
 use std::fmt::Write;
 
-use console::{Alignment, measure_text_width};
+use console::measure_text_width;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::clock::now;
@@ -19,45 +18,12 @@ const MAX_MESSAGE_WIDTH: usize = 120;
 /// A time further away is shown as this one.
 const MAX_SHOWN_SECONDS: f64 = 366.0 * 86_400.0;
 
-/// Returns the lines of the progress display: items, pace, calls and costs, the reasons of a hold and of a wait, and the
-/// providers. The lines with these reasons fit into `columns`.
-pub(super) fn lines(title: &str, progress: &Progress, columns: usize) -> Vec<String> {
-    let names = progress.providers.iter().map(|provider| provider.provider.as_str());
-    let width = names.map(measure_text_width).max().unwrap_or(0).max(measure_text_width(title));
-    let mut lines = vec![format!("{}  {}", padded(title, width), items(progress))];
-    lines.extend(
-        [pace(progress), calls(progress), spent(progress)].map(|line| format!("{:width$}  {line}", "")),
-    );
-    let free_columns = columns.saturating_sub(width + 2);
-    lines.extend(
-        progress.holding.iter().map(|held| format!("{:width$}  {}", "", holding(held, now(), free_columns))),
-    );
-    lines.extend(
-        progress
-            .waiting_for_scope
-            .iter()
-            .map(|wait| format!("{:width$}  {}", "", waiting_for_scope(wait, free_columns))),
-    );
-    lines.extend(
-        progress
-            .providers
-            .iter()
-            .map(|provider| format!("{}  {}", padded(provider.provider.as_str(), width), health(provider))),
-    );
-    lines
-}
-
-/// Returns `text` with spaces behind it, `width` columns in all.
-fn padded(text: &str, width: usize) -> Cow<'_, str> {
-    console::pad_str(text, width, Alignment::Left, None)
-}
-
 /// Returns everything in one line, for a log.
 pub(super) fn line(title: &str, progress: &Progress) -> String {
     let providers = progress.providers.iter().filter(|provider| provider.calls > 0 || !provider.up);
     let providers: Vec<String> =
         providers.map(|provider| format!("{}: {}", provider.provider, health(provider))).collect();
-    let mut parts = vec![items(progress), pace(progress), calls(progress), spent(progress)];
+    let mut parts = vec![items(progress), speed(progress), calls(progress), spent(progress)];
     parts.extend(progress.holding.iter().map(|held| holding(held, now(), usize::MAX)));
     parts.extend(progress.waiting_for_scope.iter().map(|wait| waiting_for_scope(wait, usize::MAX)));
     parts.extend(providers);
@@ -77,6 +43,7 @@ fn items(progress: &Progress) -> String {
     if let Some((key, seconds)) = &progress.oldest_item {
         let _ = write!(text, " (oldest {}, {})", short(key.as_str()), seconds_text(*seconds));
     }
+    text.push_str(&completion(progress));
     if progress.stopping {
         text.push_str(", stopping");
     }
@@ -89,7 +56,7 @@ fn items(progress: &Progress) -> String {
 /// Formats why a run holds and until when, such as "holding: claude/haiku: quota: spent until 02:00 UTC (retrying
 /// in 4m 00s)". `now` is the time of day in UTC. If there are too few `columns`, the reason is truncated and not
 /// the time.
-fn holding(held: &Holding, now: Timestamp, columns: usize) -> String {
+pub(super) fn holding(held: &Holding, now: Timestamp, columns: usize) -> String {
     let target = held.target.as_ref().map_or_else(String::new, |target| format!("{target}: "));
     let until = held.until_in_seconds.map_or_else(String::new, |seconds| {
         let at = now.checked_add(SignedDuration::from_secs_f64(seconds.min(MAX_SHOWN_SECONDS)));
@@ -110,7 +77,7 @@ fn holding(held: &Holding, now: Timestamp, columns: usize) -> String {
 
 /// Formats the wait for a scope, such as "12 requests wait for scope team-a (60 requests per minute), next in 1.0s".
 /// What does not fit into `columns` is truncated.
-fn waiting_for_scope(wait: &WaitingForScope, columns: usize) -> String {
+pub(super) fn waiting_for_scope(wait: &WaitingForScope, columns: usize) -> String {
     let WaitingForScope { scope, limit, requests, requests_of_scope: _, next_in_seconds } = wait;
     let verb = if *requests == 1 { "waits" } else { "wait" };
     let requests = counted(*requests as u64, "request");
@@ -125,7 +92,82 @@ fn time_of_day(at: Timestamp, seconds: f64) -> String {
     at.strftime(format).to_string()
 }
 
-fn pace(progress: &Progress) -> String {
+/// How much of a run is done.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Completion {
+    /// Items and rejected records that are done.
+    done: u64,
+    /// All of them, once they are counted.
+    total: Option<u64>,
+    /// The part that is done, from 0 to 1: of the items, or of the bytes of the input until the items are counted.
+    fraction: Option<f64>,
+}
+
+impl Completion {
+    /// Returns it for the progress of a run.
+    pub(super) fn of(progress: &Progress) -> Self {
+        let done = progress.items.finished() + progress.items.rejected;
+        let started = done + progress.in_flight;
+        // The file may have grown since it was counted.
+        let total = progress.input_items.map(|total| total.max(started));
+        let fraction = match total {
+            Some(0) => None,
+            Some(total) => Some(done as f64 / total as f64),
+            None if started == 0 => progress.input_fraction.map(|_| 0.0),
+            // What was read is not done yet.
+            None => progress.input_fraction.map(|read| read * (done as f64 / started as f64)),
+        };
+        Self { done, total, fraction: fraction.map(|fraction| fraction.clamp(0.0, 1.0)) }
+    }
+
+    /// Returns how many are done, such as "2,910/10,000".
+    pub(super) fn count_text(&self) -> String {
+        let done = with_separators(self.done);
+        match self.total {
+            Some(total) => format!("{done}/{}", with_separators(total)),
+            None => format!("{done} done"),
+        }
+    }
+
+    /// Returns the part that is done; `None` if the size of the input is not known.
+    pub(super) fn fraction(&self) -> Option<f64> {
+        self.fraction
+    }
+
+    /// Returns the part that is done in per cent, rounded down: only all of it is 100.
+    pub(super) fn percent(&self) -> Option<u64> {
+        self.fraction.map(|fraction| (fraction * 100.0) as u64)
+    }
+
+    /// Returns whether all of the input is done.
+    pub(super) fn is_done(&self) -> bool {
+        self.total == Some(self.done)
+    }
+}
+
+/// Returns how much is done, for a log; empty if the size of the input is not known.
+fn completion(progress: &Progress) -> String {
+    let completion = Completion::of(progress);
+    let percent = completion.percent().map_or_else(String::new, |percent| format!(", {percent}% of "));
+    match completion.total {
+        _ if percent.is_empty() => String::new(),
+        Some(total) => percent + &with_separators(total),
+        None => percent + "the input",
+    }
+}
+
+/// Returns how fast a run is, what is in flight, and the time so far.
+pub(super) fn pace(progress: &Progress) -> String {
+    format!(
+        "{:.1} items/s, {:.1} calls/s, {} in flight, {} elapsed",
+        progress.items_per_second,
+        progress.calls_per_second,
+        count(progress.in_flight),
+        seconds_text(progress.elapsed_seconds)
+    )
+}
+
+fn speed(progress: &Progress) -> String {
     let mut text = format!(
         "{:.1} items/s, {:.1} calls/s, {} elapsed",
         progress.items_per_second,
@@ -136,6 +178,12 @@ fn pace(progress: &Progress) -> String {
         let _ = write!(text, ", about {} left", seconds_text(left));
     }
     text
+}
+
+/// Returns the calls that did not simply succeed; `None` if there were none.
+pub(super) fn retries(progress: &Progress) -> Option<String> {
+    let calls = calls(progress);
+    calls.contains(", ").then_some(calls)
 }
 
 fn calls(progress: &Progress) -> String {
@@ -159,13 +207,21 @@ fn spent(progress: &Progress) -> String {
     if progress.calls.sent == 0 {
         return "no response yet".to_owned();
     }
-    let mut text = format!(
-        "tokens {} in, {} out; cost {}",
+    format!(
+        "tokens {} in, {} out; {}",
         count(progress.tokens.input.0),
         count(progress.tokens.output.0),
-        so_far(progress)
-    );
-    if let Some(forecast) = progress.cost_forecast_usd.filter(|forecast| *forecast > 0.0) {
+        money_so_far(progress)
+    )
+}
+
+/// Formats the cost so far, and in all, such as "cost $0.42 of $1.00, in all about $3.00".
+pub(super) fn money_so_far(progress: &Progress) -> String {
+    let mut text = format!("cost {}", so_far(progress));
+    let own_cap = progress.caps.iter().find(|cap| cap.scope == CapScope::Run);
+    // What is spent of a cap includes the uncertain cost, and the forecast does not.
+    let spent = own_cap.map_or(0.0, |cap| cap.spent_usd);
+    if let Some(forecast) = progress.cost_forecast_usd.filter(|forecast| *forecast > spent) {
         let of = if progress.caps.is_empty() { " of about" } else { ", in all about" };
         let _ = write!(text, "{of} {}", money(forecast));
     }
@@ -233,7 +289,7 @@ fn health(provider: &Snapshot) -> String {
 }
 
 /// Formats how much of a limit the last ten seconds used.
-fn limit(used: &LimitUtilization) -> String {
+pub(super) fn limit(used: &LimitUtilization) -> String {
     let of = format!("{} {}/min", count(used.per_minute.round() as u64), used.limit);
     let whose = used.model.as_ref().map_or_else(String::new, |model| format!(" of {model}"));
     // The unused rest of a minute may be used at once: that is a burst within the limit.
@@ -256,6 +312,13 @@ fn cut(message: &str) -> String {
 /// Truncates a long key to 20 columns; a key made from an item's content has 64 digits.
 fn short(key: &str) -> String {
     console::truncate_str(&terminal_text::line(key), 20, "…").into_owned()
+}
+
+/// Formats a number with all its digits, in groups of three.
+pub(super) fn with_separators(number: u64) -> String {
+    let digits = number.to_string();
+    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
+    groups.collect::<Vec<_>>().join(",")
 }
 
 /// Formats a number in at most six characters.
@@ -368,26 +431,6 @@ mod tests {
     }
 
     #[test]
-    fn a_narrow_display_truncates_the_reason_of_a_hold_and_never_its_time() {
-        let held = Holding {
-            route: "default".into(),
-            target: Some("a/m".to_owned()),
-            class: crate::types::Class::Quota,
-            message: "You exceeded your current quota, please check your plan and billing details".into(),
-            duration_seconds: 3.0,
-            retry_in_seconds: 240.0,
-            until_in_seconds: Some(4.0 * 3600.0),
-        };
-        for (title, columns) in [("email", 77), ("請求書", 77), ("a-long-name-of-a-pipeline", 80)] {
-            let progress = Progress { holding: Some(held.clone()), ..Progress::default() };
-            let shown = lines(title, &progress, columns);
-            let line = shown.iter().find(|line| line.contains("holding: a/m: ")).unwrap();
-            assert!(line.ends_with(" UTC (retrying in 4m 00s)") && line.contains("… until "), "{line}");
-            assert!(measure_text_width(line) <= columns, "{line}");
-        }
-    }
-
-    #[test]
     fn a_hold_that_waits_for_requests_in_flight_is_shown_as_such() {
         let held = Holding {
             route: "default".into(),
@@ -415,9 +458,37 @@ mod tests {
         let progress = Progress { waiting_for_scope: Some(wait), ..Progress::default() };
         let expected = "12 requests wait for scope team-a (60 requests per minute), next in 1.0s";
         assert!(line("email", &progress).contains(expected), "{}", line("email", &progress));
-        assert!(lines("email", &progress, 100).iter().any(|line| line.ends_with(expected)));
-        let narrow = lines("email", &progress, 60);
-        assert!(narrow.iter().all(|line| measure_text_width(line) <= 60), "{narrow:?}");
+    }
+
+    #[test]
+    fn what_is_done_is_counted_in_items_or_else_in_bytes() {
+        let mut progress = Progress { in_flight: 10, input_fraction: Some(0.5), ..Progress::default() };
+        let shown = |progress: &Progress| {
+            let completion = Completion::of(progress);
+            (completion.count_text(), completion.percent(), super::completion(progress))
+        };
+        assert_eq!(shown(&progress), ("0 done".to_owned(), Some(0), ", 0% of the input".to_owned()));
+        progress.items.completed = 25;
+        progress.items.rejected = 5;
+        // Of the half that was read, 30 of 40 are done.
+        assert_eq!(shown(&progress), ("30 done".to_owned(), Some(37), ", 37% of the input".to_owned()));
+        progress.input_items = Some(1_000);
+        assert_eq!(shown(&progress), ("30/1,000".to_owned(), Some(3), ", 3% of 1,000".to_owned()));
+        // The file has grown.
+        progress.input_items = Some(20);
+        assert_eq!(shown(&progress), ("30/40".to_owned(), Some(75), ", 75% of 40".to_owned()));
+        progress.in_flight = 0;
+        progress.items.completed = 9_994;
+        progress.input_items = Some(10_000);
+        // One of ten thousand is missing: that is not all.
+        assert_eq!(shown(&progress).1, Some(99));
+        assert!(!Completion::of(&progress).is_done());
+        progress.items.completed = 9_995;
+        assert_eq!(shown(&progress).1, Some(100));
+        assert!(Completion::of(&progress).is_done());
+        let nothing = Progress { input_items: Some(0), ..Progress::default() };
+        assert_eq!(shown(&nothing), ("0/0".to_owned(), None, String::new()));
+        assert_eq!(shown(&Progress::default()), ("0 done".to_owned(), None, String::new()));
     }
 
     #[test]

@@ -1,18 +1,25 @@
 //! `pointsman results`, `failures` and `report`: the results of a run, read from its store.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+#[cfg(feature = "server")]
+use anyhow::ensure;
 
 use crate::run::{FailedItem, History, Report, state_word};
-use crate::runtime::{Error, owner_of, record_written, retried_classes};
-use crate::sink::{self, Destination, Sink};
+use crate::runtime::{Error, Exported, export, owner_of, record_written, retried_classes};
+use crate::sink::{self, Destination, LineOptions, Sink};
+use crate::source::Source;
 use crate::store::{RunNumber, RunState, StoredItem};
 use crate::terminal_text;
 use crate::types::{Class, StepName};
 
-use super::args::{Csv, CsvFormulas, LineFormat, OneRun, Results};
+use super::args::{OneRun, Results, Show, StoredRunArgs};
+use super::config::used_files;
 use super::exit::Exit;
+use super::io;
+use super::line_format::format;
 use super::next_command::NextCommand;
 use super::open_store::{OpenedStore, fail};
 use super::print::{Listing, print, print_json};
@@ -26,10 +33,12 @@ use super::table;
 
 /// Writes the lines of all finished items.
 pub(super) fn results(args: &Results) -> Exit {
-    write(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Success)
+    write_results(args).map_or_else(|error| fail(Mode::Lines, error), |()| Exit::Success)
 }
 
-fn write(args: &Results) -> anyhow::Result<()> {
+fn write_results(args: &Results) -> anyhow::Result<()> {
+    let format = format(args.format, args.csv, &args.out);
+    args.output.check(format)?;
     #[cfg(feature = "server")]
     if let Some(remote) = args.store.remote()? {
         return download_results(&remote, args);
@@ -38,11 +47,11 @@ fn write(args: &Results) -> anyhow::Result<()> {
     runtime.block_on(async {
         let history = History::of(store.clone(), args.run).await?;
         let mut used_paths = url.files();
-        used_paths.extend(args.store.config.clone().or_else(|| Some("config.toml".into())));
+        used_paths.extend(used_files(args.store.config.as_deref()));
         // A run of another program has stored another kind of command.
         used_paths.extend(SavedArgs::from_run(history.run()).map(|saved_args| saved_args.input_files()).unwrap_or_default());
         let used_paths: Vec<&Path> = used_paths.iter().map(PathBuf::as_path).collect();
-        let format = format(args.format, args.csv, &args.out);
+        let is_new_file = !is_dash(&args.out) && !args.out.exists();
         let destination = if is_dash(&args.out) {
             Destination::stdout(&used_paths).context("--out")?
         } else {
@@ -50,7 +59,14 @@ fn write(args: &Results) -> anyhow::Result<()> {
             owner_of(history.run()).overwriting(args.overwrite).check(&args.out).context("--out")?;
             destination
         };
-        let outdated = export(&history, destination, &args.out, format).await?;
+        let items = items_of(&history, args);
+        let lines = (format, args.output.options());
+        let written = write(&history, destination, &args.out, lines, items).await;
+        if is_new_file && written.is_err() {
+            // Another command may write to it. If it cannot be removed, it has fewer lines than the run.
+            let _ = fs::remove_file(&args.out);
+        }
+        let Exported { outdated, .. } = written?;
         if !is_dash(&args.out) {
             match record_written(&*store, args.run, &args.out).await {
                 // An active run records its own files, and a read-only store stays as it is.
@@ -70,16 +86,30 @@ fn write(args: &Results) -> anyhow::Result<()> {
     })
 }
 
+/// Returns the items of a run; `None` if they cannot be read again.
+fn items_of(history: &History, args: &Results) -> Option<Source> {
+    let saved_args = SavedArgs::from_run(history.run()).ok()?;
+    let run_args = saved_args.args(&StoredRunArgs::default(), args.store.config.as_deref(), Show::default());
+    if is_dash(&run_args.items) {
+        return None;
+    }
+    io::source(&run_args).ok()
+}
+
 /// Writes the lines that a daemon sends, as they are.
 #[cfg(feature = "server")]
 fn download_results(remote: &Remote, args: &Results) -> anyhow::Result<()> {
     let format = format(args.format, args.csv, &args.out);
+    ensure!(
+        format != sink::Format::Parquet,
+        "a daemon sends no Parquet; write CSV, or read the store of the daemon (--store URL)"
+    );
     let query = match format {
-        sink::Format::Jsonl => "format=jsonl",
+        sink::Format::Jsonl | sink::Format::Parquet => "format=jsonl",
         sink::Format::Csv(sink::FormulaCells::Escaped) => "format=csv&formulas=neutral",
         sink::Format::Csv(sink::FormulaCells::Verbatim) => "format=csv&formulas=keep",
     };
-    let path = format!("/runs/{}/results?{query}", args.run);
+    let path = format!("/runs/{}/results?{query}{}", args.run, args.output.query());
     if !is_dash(&args.out) {
         return download::save(|| remote.lines(&path), &args.out, args.overwrite).context("--out");
     }
@@ -91,49 +121,22 @@ fn download_results(remote: &Remote, args: &Results) -> anyhow::Result<()> {
     Ok(out.finish()?)
 }
 
-pub(super) fn format(argument: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Format {
-    let formulas = match csv.csv_formulas {
-        CsvFormulas::Neutral => sink::FormulaCells::Escaped,
-        CsvFormulas::Keep => sink::FormulaCells::Verbatim,
-    };
-    match argument.map_or_else(
-        || sink::Format::of(out),
-        |format| match format {
-            LineFormat::Jsonl => sink::Format::Jsonl,
-            LineFormat::Csv => sink::Format::Csv(formulas),
-        },
-    ) {
-        sink::Format::Jsonl => sink::Format::Jsonl,
-        sink::Format::Csv(_) => sink::Format::Csv(formulas),
-    }
-}
-
 /// Writes the lines of all finished items of a run to `destination`, the file at `path`; an existing file is
-/// replaced when everything is written. Items that are not in the input any more have no line. Returns how many
-/// lines are older than the last change of the pipeline.
-pub(super) async fn export(
+/// replaced when everything is written. `items` is the input, if it can be read.
+pub(super) async fn write(
     history: &History,
     destination: Destination,
     path: &Path,
-    format: sink::Format,
-) -> anyhow::Result<u64> {
-    let mut outdated = 0;
-    let sink = Sink::results(destination.replacing_after(path, u64::MAX), format, history.steps())?;
-    let written = history
-        .items(async |item: &StoredItem| -> anyhow::Result<()> {
-            let is_in_input = history.is_in_input(item.head.number);
-            let Some(line) = history.line(item).filter(|_| is_in_input) else { return Ok(()) };
-            outdated += u64::from(history.is_outdated(item));
-            Ok(sink.write(line).await?)
-        })
-        .await;
-    if written.is_err() {
-        sink.mark_lines_missing();
-    }
-    // The error of the writer is more specific than the error of the closed channel.
-    let finished = sink.finish().await;
-    finished?;
-    written.map(|()| outdated)
+    (format, options): (sink::Format, LineOptions),
+    items: Option<Source>,
+) -> anyhow::Result<Exported> {
+    let destination = destination.replacing_after(path, u64::MAX);
+    let sink = Sink::results_with(destination, format, options, history.steps())?;
+    export(history, sink, items).await.map_err(|error| match error {
+        // So that a closed pipe is recognized, as where a run writes its lines.
+        Error::Output(error) => error.into(),
+        error => error.into(),
+    })
 }
 
 /// Lists the failed items.

@@ -26,19 +26,24 @@ pub(super) fn resume(args: &Resume) -> Exit {
         Err(error) => return fail(mode, error),
     }
     let found = find_run(args.run, &args.stored, args.config.clone()).and_then(|(run, stored)| {
-        let saved_args = SavedArgs::from_run(&run)?;
+        let saved_args = SavedArgs::from_run(&run)?.with_moved_items(args.moved.items.as_deref())?;
         ensure!(
             !is_dash(saved_args.items()),
-            "the items of run {} came from stdin: to resume it, pipe them into the same `pointsman run` again",
+            "the items of run {} came from stdin: to resume it, pipe them into the same `pointsman run` again, or name a \
+             file with them (--items FILE)",
             run.number
         );
         let metrics = args.metrics.absolute()?;
         enter_directory(&saved_args)?;
         let run_args = saved_args.args(&stored, args.config.as_deref(), args.show);
-        Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, metrics, ..run_args }))
+        let cache = args.cache.or(run_args.cache);
+        Ok((run.number, Run { overwrite: args.overwrite, pause: args.pause, metrics, cache, ..run_args }))
     });
     match found {
-        Ok((run, args)) => run_or_resume(&args, &ResumeTarget { run: Some(run), retry: None }),
+        Ok((run, run_args)) => {
+            let has_moved_items = args.moved.items.is_some();
+            run_or_resume(&run_args, &ResumeTarget { run: Some(run), retry: None, has_moved_items })
+        }
         Err(error) if error.is::<NothingToResume>() => {
             mode.note(&error.to_string());
             Exit::Success
@@ -64,7 +69,7 @@ pub(super) fn retry(args: &Retry) -> Exit {
         Err(error) => return fail(mode, error),
     }
     let found = find_run(Some(args.run), &args.stored, args.config.clone()).and_then(|(run, stored)| {
-        let saved_args = SavedArgs::from_run(&run)?;
+        let saved_args = SavedArgs::from_run(&run)?.with_moved_items(args.moved.items.as_deref())?;
         let metrics = args.metrics.absolute()?;
         enter_directory(&saved_args)?;
         let run_args = saved_args.args(&stored, args.config.as_deref(), args.show);
@@ -72,7 +77,9 @@ pub(super) fn retry(args: &Retry) -> Exit {
     });
     match found {
         Ok((run, run_args)) => {
-            run_or_resume(&run_args, &ResumeTarget { run: Some(run), retry: Some(args.classes.clone()) })
+            let has_moved_items = args.moved.items.is_some();
+            let retry = Some(args.classes.clone());
+            run_or_resume(&run_args, &ResumeTarget { run: Some(run), retry, has_moved_items })
         }
         Err(error) => fail(mode, error),
     }

@@ -2,37 +2,40 @@
 
 mod missing;
 
+use std::io::ErrorKind;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
 use crate::config::KeepInputs;
 use crate::diagnostics::Diagnostics;
-use crate::pipeline::Pipeline;
-use crate::run::{History, Report};
+use crate::pipeline::{CacheMode, Overrides, Pipeline};
+use crate::run::{History, Report, RunOutcome};
 use crate::runtime::{
     Error, FailedItems, MaxCost, PauseOptions, Pointsman, PreparedRun, ResumeOptions, RunOptions,
-    record_written,
+    record_written, unknown_columns,
 };
 use crate::sink::{self, Destination};
 use crate::source::{self, Entry, Source};
-use crate::store::{RunNumber, StoreUrl};
-use crate::types::Class;
+use crate::store::{CacheLimits, RunNumber, StoreUrl};
+use crate::types::{Class, error_chain};
 
 use super::advice::new_run_option;
+use super::answer_table::{self, TableTarget};
 use super::args::Run;
-use super::config::{load, scope_note};
+use super::config::{load_for, scope_note, with_found_file};
 use super::exit::Exit;
 use super::io::{self, EarlierLines, RunIo, protect};
 use super::metrics::MetricsExport;
 use super::open_store::store_url;
-use super::print::eprint_lines;
+use super::print::{eprint_lines, stderr_columns};
 use super::progress::{Mode, ProgressDisplay, eprint_json};
 use super::progress_text::counted;
 use super::saved_args::{SavedArgs, is_dash};
 use super::shell_word::store_option;
 use super::watch::{WatchEnd, watch};
-use super::{log, results, table};
+use super::{line_format, log, results, table};
 
 /// How long actors may take to stop after the run has ended.
 const MAX_ACTOR_SHUTDOWN: Duration = Duration::from_secs(1);
@@ -44,6 +47,8 @@ pub(super) struct ResumeTarget {
     pub(super) run: Option<RunNumber>,
     /// Only the failed items of these classes, or of all if the list is empty.
     pub(super) retry: Option<Vec<Class>>,
+    /// Whether its items file was moved, so that the run gets the identity of the new path.
+    pub(super) has_moved_items: bool,
 }
 
 /// Runs items through a pipeline.
@@ -57,19 +62,19 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
     if let Err(error) = RunIo::check(args, target.retry.is_some()) {
         return mode.fail(&error, Exit::Usage);
     }
-    let config = match load(args.config.as_deref(), args.simulate) {
+    let pipeline = args.pipeline.as_deref();
+    let config = match load_for(&args.step, pipeline, args.config.as_deref(), args.simulate) {
         Ok(config) => config,
         Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
     };
+    let args = &with_found_file(args, &config);
     let url = store_url(args.stored.store.as_ref(), &config);
     let metrics = match MetricsExport::open(args, &url) {
         Ok(metrics) => metrics,
         Err(error) => return mode.fail(&error, Exit::IoError),
     };
-    let title =
-        args.pipeline.file_stem().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let display = ProgressDisplay::new(mode, &title);
-    log::start(args.show.log, display.bar(), mode);
+    let display = ProgressDisplay::new(mode, args.show.progress, &args.title());
+    log::start(args.show.log, mode);
     let pointsman = match Pointsman::start_blocking(&config) {
         Ok(pointsman) => pointsman,
         Err(Error::Diagnostics(diagnostics)) => return mode.report_diagnostics(&diagnostics),
@@ -83,7 +88,10 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
         url,
         inputs: config.store.keep_inputs,
         pause: args.pause.options(&config.run),
+        cache: args.cache.mode(&config.run),
+        cache_limits: config.store.cache_limits(),
         scope_note: scope_note(&config),
+        overrides: args.step.overrides(&config),
     };
     let metrics = metrics.map(|metrics| metrics.start(&pointsman, mode));
     let exit = session.run(display);
@@ -104,13 +112,17 @@ struct Session<'a> {
     url: StoreUrl,
     inputs: KeepInputs,
     pause: PauseOptions,
+    cache: CacheMode,
+    cache_limits: CacheLimits,
     scope_note: Option<&'static str>,
+    overrides: Overrides,
 }
 
 impl Session<'_> {
     fn run(&self, mut display: ProgressDisplay) -> Exit {
         let mode = self.mode;
-        let mut pipeline = match self.pointsman.pipeline(&self.args.pipeline) {
+        let mut pipeline = match self.pointsman.pipeline_with(self.args.pipeline.as_deref(), &self.overrides)
+        {
             Ok(pipeline) => pipeline,
             Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
         };
@@ -119,6 +131,9 @@ impl Session<'_> {
         let notes = notes.iter().map(String::as_str);
         notes.chain(self.scope_note).for_each(|note| mode.note(note));
         display.set_title(pipeline.name());
+        if let Err(error) = self.refuse_unknown_columns(&pipeline) {
+            return mode.fail(&error, Exit::Configuration);
+        }
         // The cap of earlier sessions is not known yet. Without a store there is none, and no store is created
         // here.
         let max_cost = self.args.stored.max_cost;
@@ -165,6 +180,11 @@ impl Session<'_> {
         {
             return mode.fail(&error, Exit::IoError);
         }
+        if let Some(prepared) = prepared.as_ref().filter(|_| self.target.has_moved_items)
+            && let Err(error) = self.refuse_other_items(prepared)
+        {
+            return mode.fail(&error, Exit::IoError);
+        }
         let before = prepared.as_ref().map(|prepared| EarlierLines {
             finished: prepared.earlier_totals().finished(),
             rejected: prepared.rejected_before(),
@@ -197,9 +217,16 @@ impl Session<'_> {
         let source = match failed_items {
             Some(failed_items) if is_from_store => {
                 let name = counted(failed_items.count() as u64, "failed item");
-                failed_items.source(name, self.pointsman.runtime().clone())
+                self.args.input.apply(failed_items.source(name, self.pointsman.runtime().clone()))
             }
             _ => source,
+        };
+        let source = self.args.limit.limited(source);
+        let max_items = self.args.limit.max_items.map_or(0, NonZeroU64::get);
+        let table = TableTarget::of(self.args).map(|target| (target, answer_table::preview(max_items)));
+        let output = match &table {
+            Some((_, preview)) => output.with_preview(preview.clone()),
+            None => output,
         };
         let name = source.name().to_owned();
         if let Some(number) = prepared.as_ref().and_then(PreparedRun::id) {
@@ -221,6 +248,7 @@ impl Session<'_> {
                 counted(before.unwrap_or_default().finished, "item")
             ));
         }
+        let source = if display.needs_count() { source.with_count() } else { source };
         let ran = self.pointsman.runtime().block_on(async {
             let mut run = match prepared {
                 Some(prepared) => self.pointsman.run_stored(pipeline, source, output, prepared).await?,
@@ -239,7 +267,17 @@ impl Session<'_> {
                 if ended.is_empty() {
                     mode.note(&format!("no items in {name}"));
                 }
+                if let Some((target, preview)) = table
+                    && let Err(error) = answer_table::show(&preview, target)
+                {
+                    return mode.fail(&error, Exit::IoError);
+                }
                 let exit = conclude(mode, &ended, has_fatal_error);
+                if let Some(place) = results_place(self.args, &ended)
+                    && mode == Mode::Lines
+                {
+                    mode.note(&place);
+                }
                 let exit = self.rewrite_output(number).err().unwrap_or(exit);
                 let exit = match number.filter(|_| is_from_store && exit == Exit::Success) {
                     Some(number) => match self.still_missing(number) {
@@ -253,6 +291,11 @@ impl Session<'_> {
                     && !ended.output_closed
                 {
                     self.show_next_command(number, &ended);
+                }
+                if number.is_none() && ended.outcome == RunOutcome::Limited {
+                    mode.note(
+                        "nothing is stored, so the same command without --limit processes every item again",
+                    );
                 }
                 self.write_report(report, &ended, number, exit)
             }
@@ -282,6 +325,7 @@ impl Session<'_> {
         let is_partial = self.target.retry.is_some() && !self.reads_items();
         let options = ResumeOptions {
             run: self.target.run,
+            move_identity: self.target.has_moved_items,
             command: serde_json::to_value(&saved)?,
             files: if is_partial { Vec::new() } else { saved.tracked_files() },
             accept_changes: self.args.stored.accept_changes,
@@ -291,6 +335,8 @@ impl Session<'_> {
             partial: is_partial,
             retry: self.target.retry.clone(),
             keep_inputs: self.inputs == KeepInputs::All,
+            cache: self.cache,
+            cache_limits: self.cache_limits,
             ..ResumeOptions::new(store, saved.identity())
         };
         Ok(Some(self.pointsman.prepare_run(pipeline, options).await?))
@@ -327,17 +373,63 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Refuses a table without a column that templates use: every row would fail. A table that cannot be read is reported
+    /// later, and a pipe is not checked.
+    fn refuse_unknown_columns(&self, pipeline: &Pipeline) -> anyhow::Result<()> {
+        if self.target.run.is_some() || !self.reads_items() {
+            return Ok(());
+        }
+        let Ok(table) = io::source(self.args) else { return Ok(()) };
+        if !table.is_table() {
+            return Ok(());
+        }
+        let found = self.pointsman.runtime().block_on(unknown_columns(pipeline, table));
+        let Ok(faults) = found else { return Ok(()) };
+        let messages: Vec<&str> = faults.iter().map(|fault| fault.message.as_str()).collect();
+        ensure!(
+            faults.is_empty(),
+            "--items: {} does not have every column that the pipeline uses: {}",
+            self.args.items.display(),
+            messages.join("; ")
+        );
+        Ok(())
+    }
+
+    /// Refuses an items file in place of the moved one that has none of the run's items, before anything is changed.
+    fn refuse_other_items(&self, prepared: &PreparedRun) -> anyhow::Result<()> {
+        let source = io::source(self.args).context("--items")?;
+        let Some(number) = prepared.id().filter(|_| !self.args.stored.accept_changes) else { return Ok(()) };
+        let has_item = self.pointsman.runtime().block_on(prepared.has_item_of(source))?;
+        ensure!(
+            has_item,
+            "--items: {} has none of the items of run {number}, so it is not its moved file; --accept-changes \
+             resumes the run with it nevertheless",
+            self.args.items.display()
+        );
+        Ok(())
+    }
+
     /// Returns whether the items can be read again. Where they cannot, failed items are retried with their stored
     /// fields.
     fn reads_items(&self) -> bool {
-        !is_dash(&self.args.items) && self.args.items.is_file()
+        !is_dash(&self.args.items) && (self.args.items.is_file() || io::is_selection(self.args))
     }
 
     /// Adapts an error of a file to a command for a stored run. It has no `--items`, so that the error names only
     /// the file, and no `--out`, so that the error says what else can be done.
     fn explain_file_error(&self, error: anyhow::Error) -> anyhow::Error {
         let error = match error.downcast::<source::Error>() {
-            Ok(error) if self.target.run.is_some() => return error.into(),
+            Ok(source::Error::Open { name, source })
+                if self.target.run.is_some() && !self.target.has_moved_items =>
+            {
+                let moved = match source.kind() {
+                    ErrorKind::NotFound => "; if the file was moved, name its new path (--items FILE)",
+                    _ => "",
+                };
+                let error = error_chain(&source::Error::Open { name, source });
+                return anyhow::anyhow!("{error}{moved}");
+            }
+            Ok(error) if self.target.run.is_some() && !self.target.has_moved_items => return error.into(),
             Ok(error) => return anyhow::Error::new(error).context("--items"),
             Err(error) => error,
         };
@@ -378,8 +470,9 @@ impl Session<'_> {
             let store = self.url.open().await?.context("the store does not exist any more")?;
             let history = History::of(store.clone(), run).await?;
             let destination = Destination::file(out, &[]).context("--out")?;
-            let format = results::format(self.args.output_format, self.args.csv, out);
-            results::export(&history, destination, out, format).await?;
+            let format = line_format::format(self.args.output_format, self.args.csv, out);
+            let options = self.args.output.options();
+            results::write(&history, destination, out, (format, options), None).await?;
             Ok(record_written(&*store, run, out).await?)
         });
         written.map_err(|error| self.mode.fail(&error, Exit::IoError))
@@ -413,6 +506,16 @@ impl Session<'_> {
     }
 }
 
+/// Returns where the results of a run are; `None` if they were written to stdout, or could not be written.
+fn results_place(args: &Run, report: &Report) -> Option<String> {
+    let is_written = report.output_error.is_none() && report.unreplaced_output.is_none();
+    let out = Some(&args.out).filter(|out| is_written && !report.is_empty() && !is_dash(out))?;
+    let rejects = args.rejects.as_ref().filter(|rejects| !is_dash(rejects) && rejects.exists());
+    let rejects =
+        rejects.map_or_else(String::new, |rejects| format!(", rejected records in {}", rejects.display()));
+    Some(format!("results in {}{rejects}", out.display()))
+}
+
 fn conclude(mode: Mode, report: &Report, has_fatal_error: bool) -> Exit {
     let exit = Exit::of(report, has_fatal_error);
     match mode {
@@ -428,7 +531,7 @@ fn conclude(mode: Mode, report: &Report, has_fatal_error: bool) -> Exit {
             eprint_lines(&table::summary(report));
             table::problems(report).iter().for_each(|problem| eprint_lines(problem));
         }
-        Mode::Drawn | Mode::Lines => eprint_lines(&table::report(report)),
+        Mode::Lines => eprint_lines(&table::report_in(report, stderr_columns())),
     }
     exit
 }

@@ -5,21 +5,31 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoredRun;
 
 use super::args::{Csv, CsvFormulas, ItemFormat, LineFormat, Run, Show, StoredRunArgs};
+use super::cache_args::CacheArgs;
+use super::input_args::InputArgs;
+use super::limit::LimitArgs;
 use super::metrics::target::MetricsArgs;
+use super::output_args::OutputArgs;
 use super::pause::PauseArgs;
+use super::step_args::StepArgs;
 
 /// The arguments of a command that concern the run's files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct SavedArgs {
     directory: PathBuf,
-    pipeline: PathBuf,
+    /// Missing in runs without a pipeline file.
+    #[serde(default)]
+    pipeline: Option<PathBuf>,
     items: PathBuf,
+    /// Missing in runs of earlier versions.
+    #[serde(default)]
+    input: InputArgs,
     /// `from` in runs of earlier builds.
     #[serde(alias = "from")]
     input_format: Option<ItemFormat>,
@@ -30,12 +40,21 @@ pub(super) struct SavedArgs {
     /// Missing in runs of earlier versions.
     #[serde(default)]
     csv_formulas: CsvFormulas,
+    /// Missing in runs of earlier versions.
+    #[serde(default)]
+    output: OutputArgs,
     rejects: Option<PathBuf>,
     ordered: bool,
     report: Option<PathBuf>,
     config: Option<PathBuf>,
     #[serde(default)]
     simulate: bool,
+    /// Missing in runs of earlier versions.
+    #[serde(default)]
+    step: StepArgs,
+    /// Missing in runs of earlier versions.
+    #[serde(default, flatten)]
+    cache: CacheArgs,
 }
 
 impl SavedArgs {
@@ -46,17 +65,21 @@ impl SavedArgs {
         let optional = |path: &Option<PathBuf>| path.as_ref().map(absolute).transpose();
         Ok(Self {
             directory: std::env::current_dir().context("the working directory")?,
-            pipeline: absolute(&args.pipeline)?,
+            pipeline: optional(&args.pipeline)?,
             items: absolute(&args.items)?,
+            input: args.input.clone(),
             input_format: args.input_format,
             out: absolute(&args.out)?,
             output_format: args.output_format,
             csv_formulas: args.csv.csv_formulas,
+            output: args.output,
             rejects: optional(&args.rejects)?,
             ordered: args.ordered,
             report: optional(&args.report)?,
             config: optional(&args.config)?,
             simulate: args.simulate,
+            step: args.step.clone().with_absolute_paths(),
+            cache: args.cache,
         })
     }
 
@@ -76,15 +99,26 @@ impl SavedArgs {
         })
     }
 
+    /// Returns the arguments with the new path of the items, if their file was moved.
+    pub(super) fn with_moved_items(mut self, items: Option<&Path>) -> anyhow::Result<Self> {
+        if let Some(items) = items {
+            ensure!(!is_dash(items), "--items names the new path of the items: a file, not stdin");
+            self.items = std::path::absolute(items)?;
+        }
+        Ok(self)
+    }
+
     /// Returns the arguments of the same command.
     pub(super) fn args(self, stored: &StoredRunArgs, config: Option<&Path>, show: Show) -> Run {
         Run {
             pipeline: self.pipeline,
             items: self.items,
             out: self.out,
+            input: self.input,
             input_format: self.input_format,
             output_format: self.output_format,
             csv: Csv { csv_formulas: self.csv_formulas },
+            output: self.output,
             rejects: self.rejects,
             ordered: self.ordered,
             report: self.report,
@@ -96,6 +130,9 @@ impl SavedArgs {
             new: false,
             metrics: MetricsArgs::default(),
             show,
+            step: self.step,
+            cache: self.cache,
+            limit: LimitArgs::default(),
         }
     }
 
@@ -107,17 +144,26 @@ impl SavedArgs {
         &self.items
     }
 
-    /// Returns the identity of the run: the real paths of its pipeline and items.
+    /// Returns the identity of the run: the real paths of its pipeline and items, and its settings in place of those of
+    /// the pipeline.
     pub(super) fn identity(&self) -> String {
         let real =
             |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone()).display().to_string();
         let items = if is_dash(&self.items) { "stdin".to_owned() } else { real(&self.items) };
-        format!("{} on {items}", real(&self.pipeline))
+        let items = match self.input.identity() {
+            Some(settings) => format!("{items} with {settings}"),
+            None => items,
+        };
+        let pipeline = self.pipeline.as_ref().map_or_else(|| "prompt".to_owned(), real);
+        match self.step.identity() {
+            Some(settings) => format!("{pipeline} with {settings} on {items}"),
+            None => format!("{pipeline} on {items}"),
+        }
     }
 
     /// Returns the files that the run reads.
     pub(super) fn input_files(self) -> Vec<PathBuf> {
-        [Some(self.pipeline), Some(self.items), self.config].into_iter().flatten().collect()
+        [self.pipeline, Some(self.items), self.config].into_iter().flatten().collect()
     }
 
     /// Returns the files that show whether the run is up to date; none if one of them is a stream or a report.

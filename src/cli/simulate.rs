@@ -16,8 +16,9 @@ use super::signals::StopSignals;
 /// Simulates the providers until Ctrl-C.
 pub(super) fn simulate(args: &Simulate) -> Exit {
     let mode = Mode::Lines;
-    log::start(args.log, indicatif::ProgressBar::hidden(), mode);
-    let settings = match load(args.config.as_deref(), false)
+    log::start(args.log, mode);
+    // Only `[simulator]` matters: no vendor needs a key or a model.
+    let settings = match load(args.config.as_deref(), true)
         .and_then(|config| apply_settings(config.simulator, &args.settings))
     {
         Ok(settings) => settings,

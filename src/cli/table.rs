@@ -1,18 +1,28 @@
 //! Formats a run's report as text. Pure: it prints nothing.
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table, presets};
+use console::truncate_str;
 
-use crate::run::{Cap, CapScope, ErrorCount, GroupReport, Report, RunOutcome, Unprocessed};
+use crate::run::{CacheReport, Cap, CapScope, ErrorCount, GroupReport, Report, RunOutcome, Unprocessed};
 use crate::terminal_text;
 use crate::types::Class;
 
-use super::progress_text::{cost, count, counted, money, seconds_text, spent_of};
+use super::progress_text::{cost, count, counted, money, seconds_text, spent_of, with_separators};
 
 /// The most columns of a report's table.
 const TABLE_WIDTH: u16 = 100;
 
+/// The columns of a report's table that a narrower terminal does not show.
+const WIDE_COLUMNS: [&str; 3] = ["\np50", "\np99", "queued\np95"];
+
 /// Returns the report as text.
 pub(super) fn report(report: &Report) -> String {
+    report_in(report, None)
+}
+
+/// Returns the report as text, for a terminal of this width if one is given: there the table has fewer columns, and the
+/// messages of failures are truncated.
+pub(super) fn report_in(report: &Report, width: Option<usize>) -> String {
     let mut text = vec![headline(report)];
     let steps = report.steps.iter().map(|(step, group)| (step.to_string(), group));
     let targets = report.targets.iter().map(|(target, group)| {
@@ -21,24 +31,28 @@ pub(super) fn report(report: &Report) -> String {
     let groups: Vec<(String, &GroupReport)> =
         steps.chain(targets).filter(|(_, group)| group.calls > 0).collect();
     if !groups.is_empty() {
-        text.push(group_table(&groups));
+        text.push(group_table(&groups, width));
     }
     if !report.failed_calls.is_empty() {
-        text.push(error_list("failed calls by class", report.failed_calls.iter()));
+        text.push(error_list("failed calls by class", report.failed_calls.iter(), width));
     }
     if report.simulated {
         text.push("SIMULATED: the simulator on this machine answered; no answer is real.".to_owned());
     }
     // Last, next to the prompt of the shell.
-    text.extend(problems(report));
+    text.extend(problems_in(report, width));
     text.join("\n")
 }
 
 /// Returns the problems with items and files.
 pub(super) fn problems(report: &Report) -> Vec<String> {
+    problems_in(report, None)
+}
+
+fn problems_in(report: &Report, width: Option<usize>) -> Vec<String> {
     let mut problems = Vec::new();
     if !report.errors.is_empty() {
-        problems.push(error_list("failed items by class", report.errors.iter()));
+        problems.push(error_list("failed items by class", report.errors.iter(), width));
     }
     if let Some(reject) = &report.first_reject {
         let rejected = counted(report.items.rejected, "record");
@@ -228,6 +242,7 @@ pub(super) fn summary(report: &Report) -> String {
         // The word of the list of runs.
         (_, Some(state)) => format!(" ({state})"),
         (RunOutcome::Running, None) => " (running)".to_owned(),
+        (RunOutcome::Limited, None) => " (limited)".to_owned(),
         (RunOutcome::Interrupted, None) => " (interrupted)".to_owned(),
         (RunOutcome::Paused, None) => " (paused)".to_owned(),
         (RunOutcome::IoFailed, None) => " (I/O error)".to_owned(),
@@ -249,6 +264,7 @@ pub(super) fn summary(report: &Report) -> String {
 
 fn headline(report: &Report) -> String {
     let mut lines = vec![summary(report)];
+    lines.extend(report.cache.as_ref().map(answer_cache));
     if report.calls.sent > 0 {
         lines.push(calls(report));
         lines.push(spent(report));
@@ -270,6 +286,13 @@ fn headline(report: &Report) -> String {
         ));
     }
     lines.join("\n")
+}
+
+/// Formats what the answer cache answered.
+fn answer_cache(cache: &CacheReport) -> String {
+    let answers = count(cache.answers);
+    let requests = counted(cache.requests, "request");
+    format!("cache: {answers} of {requests} answered from the store, {} saved", money(cache.saved_usd))
 }
 
 fn calls(report: &Report) -> String {
@@ -329,13 +352,6 @@ fn cache_saved(dollars: Option<f64>) -> String {
     }
 }
 
-/// Formats a number with all its digits, in groups of three.
-fn with_separators(number: u64) -> String {
-    let digits = number.to_string();
-    let groups = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy);
-    groups.collect::<Vec<_>>().join(",")
-}
-
 /// Returns the calls of unknown cost by target, with the reason and advice.
 fn unknown_costs(report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
@@ -371,11 +387,12 @@ fn config_table(target: &str) -> String {
     format!("[provider.{}.models.{}]", quoted(provider), quoted(model))
 }
 
-fn group_table(groups: &[(String, &GroupReport)]) -> String {
+fn group_table(groups: &[(String, &GroupReport)], width: Option<usize>) -> String {
+    let width = width.map_or(TABLE_WIDTH, |width| u16::try_from(width).unwrap_or(u16::MAX).min(TABLE_WIDTH));
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(TABLE_WIDTH);
-    table.set_header([
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    let header = [
         "step or\ntarget",
         "\ncalls",
         "\nfailed",
@@ -387,10 +404,13 @@ fn group_table(groups: &[(String, &GroupReport)]) -> String {
         "tokens\nin",
         "\nout",
         "\ncost",
-    ]);
+    ];
+    let is_shown = |index: usize| width >= TABLE_WIDTH || !WIDE_COLUMNS.contains(&header[index]);
+    let shown = |index: usize, text: String| is_shown(index).then_some(text);
+    table.set_header(header.iter().enumerate().filter_map(|(index, name)| shown(index, (*name).to_owned())));
     for (name, group) in groups {
         let times = &group.duration_seconds;
-        table.add_row([
+        let row = [
             terminal_text::line(name).into_owned(),
             count(group.calls),
             count(group.failed),
@@ -402,7 +422,8 @@ fn group_table(groups: &[(String, &GroupReport)]) -> String {
             count(group.tokens.input.0),
             count(group.tokens.output.0),
             short_cost(group),
-        ]);
+        ];
+        table.add_row(row.into_iter().enumerate().filter_map(|(index, text)| shown(index, text)));
     }
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
@@ -417,19 +438,27 @@ fn short_cost(group: &GroupReport) -> String {
     cost(group.cost_usd, group.calls_of_unknown_cost).replace("at least ", "≥")
 }
 
-fn error_list<'a>(title: &str, errors: impl Iterator<Item = (&'a Class, &'a ErrorCount)>) -> String {
+fn error_list<'a>(
+    title: &str,
+    errors: impl Iterator<Item = (&'a Class, &'a ErrorCount)>,
+    width: Option<usize>,
+) -> String {
     let mut errors: Vec<_> = errors.collect();
     errors.sort_by_key(|(_, error)| std::cmp::Reverse(error.count));
     let lines = errors.iter().map(|(class, error)| {
-        format!("\n  {} {class}, such as: {}", count(error.count), terminal_text::line(&error.example))
+        let line =
+            format!("  {} {class}, such as: {}", count(error.count), terminal_text::line(&error.example));
+        format!("\n{}", truncate_str(&line, width.unwrap_or(usize::MAX), "…"))
     });
     format!("{title}:{}", lines.collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::run::Items;
+    use crate::run::{Items, empty_report};
 
     #[test]
     fn the_unprocessed_input_is_shown_as_far_as_it_is_known() {
@@ -478,6 +507,26 @@ mod tests {
             [0, 999, 1_000, 19_999, 1_234_567].map(with_separators),
             ["0", "999", "1,000", "19,999", "1,234,567"]
         );
+    }
+
+    #[test]
+    fn a_report_fits_into_a_narrow_terminal() {
+        let error = ErrorCount { count: 7, example: "the model refused: ".repeat(20) };
+        let group = GroupReport { calls: 12_345, failed: 12_345, ..GroupReport::default() };
+        let report = Report {
+            errors: [(Class::ContentFilter, error.clone())].into(),
+            failed_calls: [(Class::ContentFilter, error)].into(),
+            targets: [("openrouter/a-model-with-a-long-name-2026-11-28".to_owned(), group)].into(),
+            ..empty_report("feedback", RunOutcome::Completed, Duration::from_secs(3))
+        };
+        for width in [60, 80, 100] {
+            for line in report_in(&report, Some(width)).lines() {
+                assert!(console::measure_text_width(line) <= width, "{width}: {line}");
+            }
+        }
+        let wide = super::report(&report);
+        assert!(wide.contains("p99") && wide.lines().any(|line| line.len() > 300), "{wide}");
+        assert!(!report_in(&report, Some(80)).contains("p99"));
     }
 
     #[test]

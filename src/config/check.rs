@@ -21,6 +21,8 @@ pub(super) struct Check<'a> {
     pub(super) spans: &'a Spans<'a>,
     /// Errors of parsing. A setting with such an error is not reported as missing as well.
     pub(super) parse_diagnostics: &'a Diagnostics,
+    /// Whether each provider needs a model.
+    pub(super) needs_models: bool,
 }
 
 impl Check<'_> {
@@ -63,7 +65,8 @@ impl Check<'_> {
             let help = "targets are written provider/model, so the name of a provider has no slash";
             diagnostics.push(at(&[], format!("{:?} cannot name a provider", name.as_str())).with_help(help));
         }
-        if settings.models.is_empty() && !has_error("models") && !has_error("base_url") {
+        let has_none = settings.models.is_empty() && !has_error("models") && !has_error("base_url");
+        if has_none && self.needs_models {
             let help = format!("add [provider.{name}.models.NAME] for each model you want to use");
             diagnostics.push(at(&[], format!("provider `{name}` has no models")).with_help(help));
         }

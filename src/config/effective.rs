@@ -49,6 +49,15 @@ pub enum ValueSource {
         /// Its name.
         variable: String,
     },
+    /// A line of the `.env` file that stands for an environment variable.
+    DotEnv {
+        /// The file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// The name of the variable.
+        variable: String,
+    },
     /// An option of the command line.
     CommandLine,
     /// The list of prices that is built in.
@@ -60,6 +69,12 @@ pub enum ValueSource {
 impl Config {
     /// Returns all values that are set or have a default, with their sources. No value is secret.
     pub fn effective(&self) -> Vec<EffectiveValue> {
+        let values = self.effective_paths().into_iter();
+        values.map(|(path, value, source)| EffectiveValue { key: key_path(&path), value, source }).collect()
+    }
+
+    /// Returns the paths of all values that are set or have a default, with the values and their sources.
+    pub(super) fn effective_paths(&self) -> Vec<(Vec<String>, Value, ValueSource)> {
         let mut values = Vec::new();
         self.flatten(&mut Vec::new(), self.tree(), &mut values);
         values
@@ -85,6 +100,7 @@ impl Config {
             notes: _,
             file: _,
             file_content: _,
+            dot_env: _,
             key_positions: _,
             written_keys: _,
         } = self;
@@ -113,7 +129,12 @@ impl Config {
         tree
     }
 
-    fn flatten(&self, path: &mut Vec<String>, value: Value, values: &mut Vec<EffectiveValue>) {
+    fn flatten(
+        &self,
+        path: &mut Vec<String>,
+        value: Value,
+        values: &mut Vec<(Vec<String>, Value, ValueSource)>,
+    ) {
         match value {
             // Not set.
             Value::Null => {}
@@ -125,7 +146,7 @@ impl Config {
                 }
             }
             Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                values.push(EffectiveValue { key: key_path(path), value, source: self.source(path) });
+                values.push((path.clone(), value, self.source(path)));
             }
         }
     }
@@ -139,7 +160,13 @@ impl Config {
                 let file = self.file.as_ref().map(|file| file.display().to_string()).unwrap_or_default();
                 ValueSource::File { file, line }
             }
-            Some(KeyOrigin::Variable(variable)) => ValueSource::Environment { variable: variable.to_owned() },
+            Some(KeyOrigin::Variable(variable)) => match self.dot_env.position(variable) {
+                Some((file, line)) => {
+                    let file = file.display().to_string();
+                    ValueSource::DotEnv { file, line, variable: variable.to_owned() }
+                }
+                None => ValueSource::Environment { variable: variable.to_owned() },
+            },
             Some(KeyOrigin::CommandLine) => ValueSource::CommandLine,
             Some(KeyOrigin::Program) => ValueSource::Program,
             None => ValueSource::Default,

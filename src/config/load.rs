@@ -2,7 +2,7 @@
 //!
 //! Loading runs no command and reads no key.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 use serde::Deserialize;
@@ -10,15 +10,20 @@ use serde::Deserialize;
 use crate::diagnostics::{Diagnostic, Diagnostics, Document, Spans};
 use crate::guard::ScopeSettings;
 use crate::pipeline::Defaults;
-use crate::provider::{self, Env, Model, process_env};
+use crate::provider::{self, Env, HeaderSource, KeySource, Model, process_env};
 use crate::router::{RetrySettings, Route};
 #[cfg(feature = "simulator")]
 use crate::simulator;
+use crate::store::StoreUrl;
 use crate::types::{Advice, Fingerprint, ProviderName, Remedy, RouteName, ScopeName};
 
 use super::check::Check;
+use super::discover::{self, Discovered};
+use super::dot_env::DotEnv;
+use super::dotted_models;
 use super::key_positions::KeyPositions;
 use super::lint::Linter;
+use super::only_model::OnlyModel;
 use super::prices::PriceList;
 use super::settings::Config;
 use super::written_keys::WrittenKeys;
@@ -26,11 +31,101 @@ use super::{
     BudgetSettings, FileSettings, RunSettings, ServeSettings, StoreSettings, SupervisorSettings, environment,
 };
 
-/// The default configuration file.
-pub(crate) const DEFAULT_FILE: &str = "config.toml";
-
 /// The name of a text without a file in diagnostics.
 const TEXT: &str = "configuration";
+
+/// Which configuration is loaded, and what replaces its settings.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions<'a> {
+    file: Option<&'a Path>,
+    pipeline: Option<&'a Path>,
+    model: Option<&'a str>,
+    simulate: bool,
+    models_are_optional: bool,
+}
+
+impl<'a> LoadOptions<'a> {
+    /// Loads what [`Config::load`] does.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Loads this file, if one is given.
+    #[must_use]
+    pub fn with_file(self, file: Option<&'a Path>) -> Self {
+        Self { file, ..self }
+    }
+
+    /// Also looks for the configuration in the folder of this pipeline, after the working directory.
+    #[must_use]
+    pub fn with_pipeline(self, pipeline: Option<&'a Path>) -> Self {
+        Self { pipeline, ..self }
+    }
+
+    /// Makes this model the only one of every step without a route. It is `provider/model`, or the name of a model whose
+    /// vendor is configured or has its key in the environment.
+    #[must_use]
+    pub fn with_model(self, model: Option<&'a str>) -> Self {
+        Self { model, ..self }
+    }
+
+    /// Simulates all targets, so that no key is needed.
+    #[must_use]
+    pub fn with_simulated_targets(self, simulate: bool) -> Self {
+        Self { simulate, ..self }
+    }
+
+    /// Accepts providers without models, and vendors whose key is in the environment and no model: to list what they offer.
+    #[must_use]
+    pub fn with_optional_models(self) -> Self {
+        Self { models_are_optional: true, ..self }
+    }
+}
+
+/// What a configuration is loaded for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose<'a> {
+    /// To send requests.
+    Requests,
+    /// To send the requests of steps without a route to one model.
+    OnlyModel(OnlyModel<'a>),
+    /// To simulate the answers.
+    Simulation,
+    /// To list models: none needs to be configured.
+    ModelList,
+}
+
+impl Purpose<'_> {
+    /// Returns whether a vendor in the environment needs a model.
+    fn needs_model(self) -> bool {
+        match self {
+            Self::Requests => true,
+            Self::OnlyModel(_) | Self::Simulation | Self::ModelList => false,
+        }
+    }
+
+    /// Returns whether a configured provider needs a model.
+    fn needs_configured_model(self) -> bool {
+        match self {
+            Self::Requests | Self::OnlyModel(_) | Self::Simulation => true,
+            Self::ModelList => false,
+        }
+    }
+}
+
+/// Returns what tells the content of a configuration in `folder`, and of its `.env` file, from another.
+fn content_of(folder: &Path, bytes: &[u8]) -> Fingerprint {
+    let variables = DotEnv::content(folder);
+    Fingerprint::of([bytes, &variables])
+}
+
+/// Returns what tells the content of a configuration file, and of its `.env` file, from another; `None` if the file cannot
+/// be read.
+#[cfg(feature = "server")]
+pub(crate) fn file_content(file: &Path) -> Option<Fingerprint> {
+    let bytes = std::fs::read(file).ok()?;
+    Some(content_of(file.parent().unwrap_or(Path::new("")), &bytes))
+}
 
 /// The file as it is deserialized.
 #[derive(Debug, Default, Deserialize)]
@@ -52,7 +147,12 @@ struct RawConfig {
 }
 
 impl Config {
-    /// Loads `config.toml` in the working directory if it exists, and otherwise the environment variables.
+    /// Loads the configuration that is found without a name, and otherwise the environment variables.
+    ///
+    /// It is found in this order: the file that the variable `POINTSMAN_CONFIG` names; `pointsman.toml`, then `config.toml`
+    /// in the working directory; `pointsman/config.toml` in `$XDG_CONFIG_HOME`, which is `~/.config` if it is not set. A
+    /// `config.toml` without any table of a configuration belongs to another program. A `.env` file beside the
+    /// configuration, or in the working directory if there is none, gives values to variables that are not set.
     ///
     /// # Errors
     /// All errors of the configuration.
@@ -60,7 +160,8 @@ impl Config {
         Self::load_with(None, &process_env)
     }
 
-    /// Loads the file at `path`. If it has no provider, the providers of the environment variables are used.
+    /// Loads the file at `path`. If it has no provider, the providers of the environment variables are used. Relative paths
+    /// in the file are relative to its folder.
     ///
     /// # Errors
     /// All errors of the configuration.
@@ -99,29 +200,79 @@ impl Config {
         Self::from_env_with(&process_env)
     }
 
-    /// Loads the file at `path`. Without a path, loads `config.toml` in the working directory if it exists, and
-    /// otherwise the environment variables.
+    /// Loads the file at `path`. Without a path, loads what [`load`](Self::load) does.
     ///
     /// # Errors
     /// All errors of the configuration.
     #[doc(hidden)]
     pub fn load_with(path: Option<&Path>, env: Env<'_>) -> Result<Self, Diagnostics> {
-        let path = match path {
-            Some(path) => path,
-            None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
-            None => return Self::from_env_with(env),
+        Self::load_as(LoadOptions::new().with_file(path), env)
+    }
+
+    /// Loads a configuration as [`load_with`](Self::load_with) does, and makes `model` the only model of every step without a
+    /// route. `model` is `provider/model`, or the name of a model whose vendor is configured or has its key in the
+    /// environment. With `simulate`, no key is needed, and all targets are simulated.
+    ///
+    /// # Errors
+    /// All errors of the configuration, or that the model is not known.
+    #[doc(hidden)]
+    pub fn load_only(
+        path: Option<&Path>,
+        model: &str,
+        simulate: bool,
+        env: Env<'_>,
+    ) -> Result<Self, Diagnostics> {
+        let options = LoadOptions::new().with_file(path).with_model(Some(model));
+        Self::load_as(options.with_simulated_targets(simulate), env)
+    }
+
+    /// Loads the configuration that `options` describe, with variables from `env`.
+    ///
+    /// # Errors
+    /// All errors of the configuration, or that the model is not known.
+    pub fn load_as(options: LoadOptions<'_>, env: Env<'_>) -> Result<Self, Diagnostics> {
+        let LoadOptions { file, pipeline, model, simulate, models_are_optional } = options;
+        let purpose = match model {
+            Some(name) => Purpose::OnlyModel(OnlyModel { name, simulate }),
+            None if models_are_optional => Purpose::ModelList,
+            None if simulate => Purpose::Simulation,
+            None => Purpose::Requests,
         };
+        let Discovered { file, is_from_variable, notes } = discover::find(file, pipeline, env);
+        let mut config = match file {
+            Some(path) => Self::load_file(&path, is_from_variable, purpose, env)?,
+            None => Self::of_environment(purpose, DotEnv::read(Path::new(""))?.without(env), env)?,
+        };
+        config.notes.splice(0..0, notes);
+        Ok(if simulate { config.simulated() } else { config })
+    }
+
+    /// Returns the file that [`load_as`](Self::load_as) would load, whether it is valid or not. `None` if there is none.
+    pub fn locate(options: LoadOptions<'_>, env: Env<'_>) -> Option<PathBuf> {
+        discover::find(options.file, options.pipeline, env).file
+    }
+
+    fn load_file(
+        path: &Path,
+        is_from_variable: bool,
+        purpose: Purpose<'_>,
+        env: Env<'_>,
+    ) -> Result<Self, Diagnostics> {
         let file = path.display().to_string();
         let read_error = |why: &dyn std::fmt::Display| {
-            let diagnostic = Diagnostic::new(format!("cannot read the configuration {file}: {why}"));
+            let named_by =
+                if is_from_variable { format!(" of {}", discover::VARIABLE) } else { String::new() };
+            let diagnostic =
+                Diagnostic::new(format!("cannot read the configuration {file}{named_by}: {why}"));
             let help = Advice::from(Remedy::NameConfiguration).with_text(", or correct this one");
             Diagnostics(vec![diagnostic.with_help(help)])
         };
         let bytes = std::fs::read(path).map_err(|error| read_error(&error))?;
-        let content = Fingerprint::of([bytes.as_slice()]);
-        let text = String::from_utf8(bytes).map_err(|error| read_error(&error.utf8_error()))?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        let config = Self::read(Document::parse(&file, &text), &text, folder, env)?;
+        let content = content_of(folder, &bytes);
+        let text = String::from_utf8(bytes).map_err(|error| read_error(&error.utf8_error()))?;
+        let dot_env = DotEnv::read(folder)?.without(env);
+        let config = Self::read(Document::parse(&file, &text), &text, folder, purpose, dot_env, env)?;
         Ok(Self { file: Some(path.to_owned()), file_content: Some(content), ..config })
     }
 
@@ -132,7 +283,8 @@ impl Config {
     /// All errors of the configuration.
     #[doc(hidden)]
     pub fn parse(file: &str, text: &str, env: Env<'_>) -> Result<Self, Diagnostics> {
-        Self::read(Document::parse(file, text), text, Path::new(""), env)
+        let document = Document::parse(file, text);
+        Self::read(document, text, Path::new(""), Purpose::Requests, DotEnv::default(), env)
     }
 
     /// Reads a text that the builder has written. Diagnostics name keys instead of positions.
@@ -140,7 +292,9 @@ impl Config {
     /// # Errors
     /// All errors of the configuration.
     pub(super) fn parse_generated(text: &str, env: Env<'_>) -> Result<Self, Diagnostics> {
-        let mut config = Self::read(Document::generated(text), text, Path::new(""), env)?;
+        let document = Document::generated(text);
+        let folder = Path::new("");
+        let mut config = Self::read(document, text, folder, Purpose::Requests, DotEnv::default(), env)?;
         config.written_keys.set_generated();
         Ok(config)
     }
@@ -151,23 +305,31 @@ impl Config {
         document: Result<Document, Diagnostics>,
         text: &str,
         folder: &Path,
+        purpose: Purpose<'_>,
+        dot_env: DotEnv,
         env: Env<'_>,
     ) -> Result<Self, Diagnostics> {
+        let env: Env<'_> = &|name| dot_env.value(env, name);
         let document = document.map_err(|mut diagnostics| {
             diagnostics.redact(&provider::guess_secrets(text));
             diagnostics
         })?;
+        let document = document.with_dotted_names(dotted_models::MODEL_TABLES);
         let (raw, mut diagnostics) = document.read::<RawConfig>();
         let spans = document.spans();
+        dotted_models::advise_quotes(&spans, &mut diagnostics);
         let mut config = Self::from(raw);
         config.written_keys = WrittenKeys::of(&spans);
-        config.serve.resolve_paths(folder);
+        config.resolve_paths(folder, &spans);
         if !spans.contains(&["provider"]) {
-            diagnostics.extend(config.use_environment(env));
+            diagnostics.extend(config.use_environment(purpose, env));
         }
+        diagnostics.extend(config.use_only_if(purpose, env));
         config.set_defaults();
         config.inherit_limits(&spans);
-        let more = Check { config: &config, spans: &spans, parse_diagnostics: &diagnostics }.run();
+        let needs_models = purpose.needs_configured_model();
+        let check = Check { config: &config, spans: &spans, parse_diagnostics: &diagnostics, needs_models };
+        let more = check.run();
         diagnostics.extend(more);
         let Linter { diagnostics: more, notes, .. } = Linter::run(&config, &spans);
         diagnostics.extend(more);
@@ -179,15 +341,19 @@ impl Config {
         config.key_positions = KeyPositions::of(&config.providers, &document, &spans);
         if !spans.contains(&["route"]) {
             config.add_default_route();
-            diagnostics.extend(Check::check_default_route(&config, &spans));
+            if needs_models {
+                diagnostics.extend(Check::check_default_route(&config, &spans));
+            }
         }
         config.set_default_route();
         // Located last: the checks compare positions, and the diagnostics are sorted by them.
-        diagnostics.into_result(config).map_err(|mut diagnostics| {
+        let mut config = diagnostics.into_result(config).map_err(|mut diagnostics| {
             document.locate_by_key(&mut diagnostics);
             diagnostics.redact(&secrets);
             diagnostics
-        })
+        })?;
+        config.dot_env = dot_env;
+        Ok(config)
     }
 
     /// Builds a configuration from environment variables such as `OPENAI_API_KEY`.
@@ -196,20 +362,67 @@ impl Config {
     /// All errors of the configuration.
     #[doc(hidden)]
     pub fn from_env_with(env: Env<'_>) -> Result<Self, Diagnostics> {
+        Self::of_environment(Purpose::Requests, DotEnv::default(), env)
+    }
+
+    fn of_environment(purpose: Purpose<'_>, dot_env: DotEnv, env: Env<'_>) -> Result<Self, Diagnostics> {
+        let env: Env<'_> = &|name| dot_env.value(env, name);
         let mut config = Self::default();
-        let diagnostics = config.use_environment(env);
+        let mut diagnostics = config.use_environment(purpose, env);
+        diagnostics.extend(config.use_only_if(purpose, env));
         config.set_defaults();
         config.add_default_route();
         config.set_default_route();
-        diagnostics.into_result(config)
+        let mut config = diagnostics.into_result(config)?;
+        config.dot_env = dot_env;
+        Ok(config)
     }
 
-    fn use_environment(&mut self, env: Env<'_>) -> Diagnostics {
-        let found = environment::read(env);
+    /// Uses the only model that a caller wants, if it wants one.
+    fn use_only_if(&mut self, purpose: Purpose<'_>, env: Env<'_>) -> Diagnostics {
+        let wrong = match purpose {
+            Purpose::OnlyModel(only) => self.use_only(only, env).err(),
+            Purpose::Requests | Purpose::Simulation | Purpose::ModelList => None,
+        };
+        Diagnostics(wrong.into_iter().collect())
+    }
+
+    fn use_environment(&mut self, purpose: Purpose<'_>, env: Env<'_>) -> Diagnostics {
+        let mut found = environment::read(env, purpose.needs_model());
+        match purpose {
+            Purpose::Requests | Purpose::OnlyModel(_) | Purpose::Simulation => {}
+            Purpose::ModelList => environment::add_vendors_without_models(env, &mut found),
+        }
         self.providers = found.providers;
         self.notes = found.notes;
         self.written_keys.add_variables(found.variables);
         found.diagnostics
+    }
+
+    /// Makes relative paths relative to the folder of the file. The store that is not configured stays in the working
+    /// directory: a configuration of the user must not gather the runs of all directories.
+    fn resolve_paths(&mut self, folder: &Path, spans: &Spans<'_>) {
+        self.serve.resolve_paths(folder);
+        for allowed in &mut self.files.allow {
+            *allowed = folder.join(&*allowed);
+        }
+        if spans.contains(&["store", "url"])
+            && let StoreUrl::Sqlite(path) = &mut self.store.url
+        {
+            *path = folder.join(&*path);
+        }
+        for settings in self.providers.values_mut() {
+            let of_headers = settings.headers.values_mut().filter_map(|header| match header {
+                HeaderSource::Read(source) => Some(source),
+                HeaderSource::Value(_) => None,
+            });
+            for source in settings.keys.iter_mut().chain(of_headers) {
+                match source {
+                    KeySource::File(path) => *path = folder.join(&*path),
+                    KeySource::Env(_) | KeySource::Command(_) => {}
+                }
+            }
+        }
     }
 
     /// Sets the defaults that depend on other settings.
@@ -270,6 +483,7 @@ impl From<RawConfig> for Config {
             notes: Vec::new(),
             file: None,
             file_content: None,
+            dot_env: DotEnv::default(),
             key_positions: KeyPositions::default(),
             written_keys: WrittenKeys::default(),
         }

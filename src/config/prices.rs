@@ -66,6 +66,12 @@ impl PriceList {
         }
     }
 
+    /// Returns the names of all models.
+    pub(super) fn models(&self) -> impl Iterator<Item = &str> {
+        let vendors = [&self.anthropic, &self.openai, &self.gemini];
+        vendors.into_iter().flat_map(|vendor| vendor.models.keys().map(String::as_str))
+    }
+
     /// Returns today's price of `model` at the vendor of `format`. A dated model name without a price of its own
     /// has the price of the undated name.
     pub fn price(&self, format: Format, model: &str) -> Option<Price> {

@@ -92,7 +92,8 @@ impl Config {
                 providers.insert(name.clone(), ready);
                 continue;
             }
-            match read_keys((name, settings), &self.key_positions, env, commands, &mut notes) {
+            let variables = |variable: &str| self.variable(env, variable);
+            match read_keys((name, settings), &self.key_positions, &variables, commands, &mut notes) {
                 Ok(KeysOutcome::Ready(ready)) => {
                     notes.extend(plain_http_warning(name, settings));
                     providers.insert(name.clone(), *ready);
@@ -255,7 +256,8 @@ fn simulated(settings: &provider::Settings) -> provider::Settings {
 
 fn no_provider() -> Diagnostics {
     let variables = environment::variables();
-    let help = Advice::from("add one to config.toml in the working directory, or ")
+    let help = Advice::from(Remedy::WriteConfiguration)
+        .with_text(", or ")
         .with_remedy(Remedy::NameConfiguration)
         .with_text(format!(", or set {variables}, or "))
         .with_remedy(Remedy::Simulate);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::ByteSize;
 use crate::guard::DEFAULT_MEMORY;
+use crate::pipeline::CacheMode;
 use crate::run::MaxFailures;
 use crate::types::duration;
 
@@ -28,12 +29,20 @@ pub struct RunSettings {
     /// Number of failed items in a session after which the run pauses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_failures: Option<MaxFailures>,
+    /// Which stored answers are reused instead of sending a request.
+    pub cache: CacheMode,
 }
 
 impl Default for RunSettings {
     fn default() -> Self {
         let max_memory = ByteSize(DEFAULT_MEMORY);
-        Self { max_in_flight_items: None, max_memory, max_hold: None, max_failures: None }
+        Self {
+            max_in_flight_items: None,
+            max_memory,
+            max_hold: None,
+            max_failures: None,
+            cache: CacheMode::Auto,
+        }
     }
 }
 

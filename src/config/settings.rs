@@ -1,18 +1,20 @@
 //! A complete configuration: the settings of all modules.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use indexmap::IndexMap;
 
 use crate::guard::ScopeSettings;
 use crate::pipeline::Defaults;
-use crate::provider::{self, HeaderSource, KeySource};
+use crate::provider::{self, Env, HeaderSource, KeySource};
 use crate::router::{Policy, RetrySettings, Route, Target};
 #[cfg(feature = "simulator")]
 use crate::simulator;
 use crate::types::{Fingerprint, ProviderName, RouteName, ScopeName, TargetName};
 
+use super::dot_env::DotEnv;
 use super::key_positions::KeyPositions;
 use super::written_keys::WrittenKeys;
 use super::{BudgetSettings, FileSettings, RunSettings, ServeSettings, StoreSettings, SupervisorSettings};
@@ -25,7 +27,7 @@ const DEFAULT_ROUTE: &str = "default";
 
 /// A complete, validated configuration.
 ///
-/// [`Config::load`] reads `config.toml` or the environment variables, [`Config::from_file`] and
+/// [`Config::load`] reads the file that it finds or the environment variables, [`Config::from_file`] and
 /// [`Config::from_toml`] read another file or a text, and [`Config::builder`] builds a configuration in code. The
 /// checks are the same for all of them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -77,6 +79,8 @@ pub struct Config {
     pub(super) file: Option<PathBuf>,
     /// The content that this file had.
     pub(super) file_content: Option<Fingerprint>,
+    /// The variables of the `.env` file, except those that the process has.
+    pub(super) dot_env: DotEnv,
     /// Positions of the key sources, in the file or in the builder.
     pub(super) key_positions: KeyPositions,
     /// Where its keys are written.
@@ -114,6 +118,20 @@ impl Config {
         self.written_keys.add_option(vec!["serve".to_owned(), "listen".to_owned()]);
     }
 
+    /// Sets the most requests in flight at each provider, in place of the limits of the configuration.
+    #[doc(hidden)]
+    pub fn set_max_concurrency(&mut self, requests: NonZeroU32) {
+        for settings in self.providers.values_mut() {
+            settings.set_max_concurrency(requests);
+        }
+    }
+
+    /// Returns the route of steps without one of their own.
+    #[doc(hidden)]
+    pub fn default_route(&self) -> Option<&RouteName> {
+        self.defaults.route.as_ref()
+    }
+
     /// Returns the targets of all providers.
     #[doc(hidden)]
     pub fn targets(&self) -> impl Iterator<Item = TargetName> {
@@ -123,8 +141,14 @@ impl Config {
         })
     }
 
-    /// Returns the key files of all providers, including providers that are skipped or simulated, and that of the
-    /// daemon's certificate.
+    /// Returns the value of a variable: that of `env`, or else that of the `.env` file beside the configuration.
+    #[doc(hidden)]
+    pub fn variable(&self, env: Env<'_>, name: &str) -> Option<String> {
+        self.dot_env.value(env, name)
+    }
+
+    /// Returns the key files of all providers, including providers that are skipped or simulated, that of the
+    /// daemon's certificate, and the `.env` file.
     #[doc(hidden)]
     pub fn secret_files(&self) -> impl Iterator<Item = &Path> {
         let sources = self.providers.values().flat_map(|settings| {
@@ -138,7 +162,26 @@ impl Config {
             KeySource::File(path) => Some(path.as_path()),
             KeySource::Env(_) | KeySource::Command(_) => None,
         });
-        files.chain(self.serve.tls.key.as_deref())
+        files.chain(self.serve.tls.key.as_deref()).chain(self.dot_env.file())
+    }
+
+    /// Keeps one provider and no route, to list its models.
+    ///
+    /// # Errors
+    /// The names of all providers, if it is none of them.
+    #[doc(hidden)]
+    pub fn keep_provider(&mut self, name: &ProviderName) -> Result<(), Vec<ProviderName>> {
+        if !self.providers.contains_key(name) {
+            return Err(self.providers.keys().cloned().collect());
+        }
+        self.providers.retain(|known, _| known == name);
+        self.routes.clear();
+        Ok(())
+    }
+
+    /// Returns notes for the user: files that were skipped, and settings without effect.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Returns the file from which the configuration was loaded, if any.

@@ -219,7 +219,7 @@ fn an_environment_without_keys_is_rejected_with_help() {
     let error = config.resolve(&empty_env).unwrap_err().to_string();
     assert_eq!(
         error,
-        "no provider is configured; add one to config.toml in the working directory, or name another \
+        "no provider is configured; write a configuration, or name another \
          configuration file, or set OPENAI_API_KEY and OPENAI_MODEL, or ANTHROPIC_API_KEY and ANTHROPIC_MODEL, or \
          GEMINI_API_KEY and GEMINI_MODEL, or simulate the answers"
     );

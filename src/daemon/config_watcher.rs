@@ -1,4 +1,4 @@
-//! Reloads the configuration when its file changes.
+//! Reloads the configuration when its file or the `.env` file beside it changes.
 //!
 //! The folder is watched instead of the file, because editors and configuration managers replace the file. Some write it in
 //! several steps, so the reload waits until it has not changed for a moment. The file is also read at intervals: a fault may
@@ -11,10 +11,10 @@ use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::config::file_content;
 use crate::types::Fingerprint;
 
 use super::daemon::{Stopping, WeakDaemon};
-use super::reload::content_of;
 
 /// How long the file has to be unchanged before it is loaded.
 const SETTLE_TIME: Duration = Duration::from_millis(300);
@@ -67,10 +67,10 @@ pub(super) async fn watch(daemon: WeakDaemon, mut stopping: Stopping, file: Path
 /// Returns the content of a file when it has not changed for a moment. Only its own changes count: the database may be in the
 /// same folder.
 async fn settled(file: &Path) -> Option<Fingerprint> {
-    let mut content = content_of(file);
+    let mut content = file_content(file);
     loop {
         sleep(SETTLE_TIME).await;
-        let next = content_of(file);
+        let next = file_content(file);
         if next == content {
             return content;
         }

@@ -88,7 +88,9 @@ impl Daemon {
             return Ok(faulty(vec![problem]));
         }
         let text = text.to_owned();
-        let check = move || match runtime::check_text(&text, &process_env) {
+        let config = self.config();
+        let env = move |name: &str| config.variable(&process_env, name);
+        let check = move || match runtime::check_text(&text, &env) {
             Ok(notes) => ConfigCheck { valid: true, problems: Vec::new(), notes },
             Err(diagnostics) => faulty(diagnostics.texts()),
         };

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::diagnostics::Diagnostics;
 use crate::runtime::Pointsman;
+use crate::runtime::request_spending::RequestSpending;
 use crate::store::Store;
 use crate::types::Fingerprint;
 
@@ -30,7 +31,6 @@ use super::overview_view::OverviewCache;
 use super::process_lock::ProcessLock;
 use super::progress_feeds::ProgressFeeds;
 use super::readiness::LastReadiness;
-use super::request_spending::RequestSpending;
 use super::shared_runs::SharedRuns;
 use super::token_index::TokenIndex;
 use super::token_store::TokenStore;

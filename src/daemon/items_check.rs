@@ -68,6 +68,9 @@ fn of_source(error: SourceError) -> Error {
         | SourceError::Changed { .. }
         | SourceError::Value { .. }
         | SourceError::Layout { .. }
+        | SourceError::Compressed { .. }
+        | SourceError::Unreadable { .. }
+        | SourceError::NoFiles { .. }
         | SourceError::Syntax { .. } => Error::invalid(with_parameter(&error)),
         SourceError::Open { .. }
         | SourceError::Thread { .. }
@@ -84,12 +87,17 @@ fn with_parameter(error: &SourceError) -> String {
         Remedy::SetInputFormat(format) => Some(format!("format={format}")),
         Remedy::Simulate
         | Remedy::UseRealAnswers
+        | Remedy::WriteConfiguration
         | Remedy::NameConfiguration
         | Remedy::AcceptChanges
         | Remedy::BeginNewRun
         | Remedy::Overwrite
+        | Remedy::SetDelimiter
+        | Remedy::SetItemsKey
         | Remedy::OpenCopy
-        | Remedy::ListRuns => None,
+        | Remedy::ListRuns
+        | Remedy::MinimalColumns
+        | Remedy::WriteToFile => None,
     });
     match message.strip_suffix(&advice.to_string()) {
         Some(start) => format!("{start}{annotated}"),

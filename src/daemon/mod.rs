@@ -47,7 +47,6 @@ mod providers;
 mod readiness;
 mod readiness_check;
 mod reload;
-mod request_spending;
 mod requests;
 mod revocation;
 mod run_command;

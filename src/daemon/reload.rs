@@ -1,14 +1,12 @@
 //! Reloads the configuration: on a signal, when its file changes, or when a caller asks.
 
-use std::path::Path;
-
 use serde::Serialize;
 use serde_json::json;
 
-use crate::config::Config;
+use crate::config::{Config, file_content};
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::runtime;
-use crate::types::{Fingerprint, error_chain};
+use crate::types::error_chain;
 
 use super::daemon::Daemon;
 use super::error::Error;
@@ -100,13 +98,21 @@ impl Daemon {
         let before = self.config();
         let Some(file) = before.file() else { return self.load_config() };
         // Read before it is loaded, so that a change meanwhile is found later.
-        self.set_loaded_file(content_of(file));
+        self.set_loaded_file(file_content(file));
         let config = self.load_config()?;
-        if config.file().is_none() {
-            let message = format!("the configuration file {} does not exist", file.display());
-            return Err(Diagnostics(vec![Diagnostic::new(message)]));
-        }
-        Ok(config)
+        let wrong = match config.file() {
+            Some(loaded) if loaded == file => return Ok(config),
+            Some(other) if file.exists() => {
+                let message =
+                    format!("{} is found before {}, which is in use", other.display(), file.display());
+                Diagnostic::new(message)
+                    .with_help("remove one of them, or name the configuration at the start")
+            }
+            Some(_) | None => {
+                Diagnostic::new(format!("the configuration file {} does not exist", file.display()))
+            }
+        };
+        Err(Diagnostics(vec![wrong]))
     }
 
     async fn apply(&self, config: &Config) -> Result<Reloaded, Error> {
@@ -122,9 +128,4 @@ impl Daemon {
             .await?;
         Ok(Reloaded { changes: report.changes, notes: report.notes, pipeline_faults })
     }
-}
-
-/// Returns what tells the content of a file from another; `None` if the file cannot be read.
-pub(super) fn content_of(file: &Path) -> Option<Fingerprint> {
-    std::fs::read(file).ok().map(|bytes| Fingerprint::of([bytes.as_slice()]))
 }

@@ -80,7 +80,11 @@ pub(super) fn ended(
     }
     match report.outcome {
         RunOutcome::IoFailed => log_end!(tracing::Level::WARN),
-        RunOutcome::Running | RunOutcome::Completed | RunOutcome::Interrupted | RunOutcome::Paused => {
+        RunOutcome::Running
+        | RunOutcome::Completed
+        | RunOutcome::Limited
+        | RunOutcome::Interrupted
+        | RunOutcome::Paused => {
             log_end!(tracing::Level::INFO);
         }
     }

@@ -9,8 +9,9 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use crate::run::{History, Report};
-use crate::sink::{Format, LineEncoder};
-use crate::store::{ItemNumber, RunNumber};
+use crate::runtime::layout_of;
+use crate::sink::{Format, LineEncoder, LineOptions};
+use crate::store::{ItemNumber, RunNumber, StoredItem};
 use crate::types::ItemKey;
 
 use super::caller::Caller;
@@ -49,9 +50,36 @@ pub struct LineStream {
 #[derive(Debug)]
 enum Content {
     /// The result lines of finished items.
-    Results(LineEncoder),
+    Results(ResultLines),
     /// Why items failed.
     Failures,
+}
+
+/// How result lines are made.
+#[derive(Debug)]
+struct ResultLines {
+    encoder: LineEncoder,
+    /// Whether they have the fields of their items.
+    needs_item: bool,
+}
+
+impl ResultLines {
+    /// Appends the line of an item, if it has finished.
+    fn write(&self, history: &History, item: &StoredItem, out: &mut Vec<u8>) -> Result<(), Error> {
+        history.verify(item)?;
+        let Some(mut line) = history.line(item) else { return Ok(()) };
+        if self.needs_item {
+            line.item = Some(history.fields(item).ok_or_else(fields_not_stored)?);
+        }
+        self.encoder.write(&line, out).map_err(Error::io("write a line"))
+    }
+}
+
+fn fields_not_stored() -> Error {
+    Error::invalid(
+        "the fields of the items are not stored (`keep_inputs` of `[store]`), so that the results cannot have them; \
+         `columns=minimal` leaves them out of a table",
+    )
 }
 
 /// A piece, and where the next one begins; `None` at the end.
@@ -83,14 +111,19 @@ impl Daemon {
     /// Returns the lines of the finished items of a run. Items that are not in the input any more have no line.
     ///
     /// # Errors
-    /// If there is no such run or item, the caller may not see it, or rows of it are missing.
+    /// If there is no such run or item, the caller may not see it, or rows of it are missing. If the lines have the fields
+    /// of their items, and these are not stored.
     pub async fn run_results(
         &self,
         run: RunNumber,
         format: Format,
+        options: LineOptions,
         from: ResultsFrom,
         caller: &Caller,
     ) -> Result<LineStream, Error> {
+        if format == Format::Parquet {
+            return Err(Error::invalid("results are streamed, and Parquet cannot be: ask for csv or jsonl"));
+        }
         let history = self.history(run, caller).await?;
         let after = match from {
             ResultsFrom::Start => ItemNumber::default(),
@@ -100,14 +133,21 @@ impl Daemon {
                 None => return Err(Error::NotFound { what: "item that has started", name: key }),
             },
         };
-        let encoder = LineEncoder::new(format, history.steps());
+        let layout = layout_of(&history, options.needs_fields(format)).await?;
+        if options.needs_fields(format) && layout.fields.is_none() && has_finished_item(&history).await? {
+            return Err(fields_not_stored());
+        }
+        let encoder = LineEncoder::with_layout(format, options, &layout);
         let header = encoder.header().map_err(Error::io("write the header"))?;
         // A part of a file has no second header.
         let header = Some(header).filter(|header| after == ItemNumber::default() && !header.is_empty());
         Ok(LineStream {
             daemon: self.clone(),
             history: Arc::new(history),
-            content: Arc::new(Content::Results(encoder)),
+            content: Arc::new(Content::Results(ResultLines {
+                encoder,
+                needs_item: options.needs_item(format),
+            })),
             header,
             after,
             size: PageSize::first(),
@@ -172,6 +212,12 @@ impl LineStream {
     }
 }
 
+/// Returns whether one of the first items has finished.
+async fn has_finished_item(history: &History) -> Result<bool, Error> {
+    let first = history.page(ItemNumber::default(), PageSize::first().items()).await?;
+    Ok(first.iter().any(|item| item.outcome.is_some()))
+}
+
 async fn read_piece(
     history: &History,
     content: &Content,
@@ -185,12 +231,7 @@ async fn read_piece(
     let mut bytes = Vec::new();
     for item in items.iter().filter(|item| history.is_in_input(item.head.number)) {
         match content {
-            Content::Results(encoder) => {
-                history.verify(item)?;
-                if let Some(line) = history.line(item) {
-                    encoder.write(&line, &mut bytes).map_err(Error::io("write a line"))?;
-                }
-            }
+            Content::Results(lines) => lines.write(history, item, &mut bytes)?,
             Content::Failures => {
                 if let Some(failed) = history.failure(item) {
                     serde_json::to_writer(&mut bytes, &failed).map_err(Error::json)?;

@@ -642,6 +642,8 @@ impl Daemon {
             .with_command(command.to_value())
             .with_keep_inputs(config.store.keep_inputs == KeepInputs::All)
             .with_accept_changes(terms.accept_changes)
+            .with_cache(config.run.cache)
+            .with_cache_limits(config.store.cache_limits())
             .with_pause(pause_options(command));
         options.run = terms.run;
         options.retry = terms.retry;

@@ -81,16 +81,13 @@ pub fn parse_daily_budget(text: &str) -> Result<NanoUsd, String> {
     parse_cap(amount).map_err(|_| format!("{text:?} is not a budget; write US dollars, such as 20/day"))
 }
 
-/// Reads how long a token is valid. Unlike other durations, it may be given in days, such as `90d`.
+/// Reads how long a token is valid, such as `90d`.
 ///
 /// # Errors
 /// If the text is not a duration, or is zero.
 pub fn parse_lifetime(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a duration such as 90d or 12h");
-    let lifetime = match text.trim().strip_suffix('d').map(|days| days.trim().parse::<u32>()) {
-        Some(Ok(days)) => Duration::from_hours(24 * u64::from(days)),
-        Some(Err(_)) | None => duration::parse_from_zero(text).map_err(|_| wrong())?,
-    };
+    let lifetime = duration::parse_of_any_length(text)
+        .map_err(|_| format!("{text:?} is not a duration such as 90d or 12h"))?;
     if lifetime.is_zero() {
         return Err(format!("{text:?} is zero: the token would never be valid"));
     }

@@ -1,5 +1,5 @@
 //! What a daemon does at intervals: it records the spend of requests, the use of tokens and samples for charts, and removes
-//! idempotency keys that have expired.
+//! idempotency keys that have expired and answers beyond the limits of the answer cache.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const TICKS_PER_TOKEN_READ: u64 = 5;
 /// How many ticks lie between two times at which the use of tokens is recorded.
 const TICKS_PER_TOKEN_USE: u64 = 60;
 
-/// How many ticks lie between two times at which expired idempotency keys are removed.
+/// How many ticks lie between two times at which expired idempotency keys and old cached answers are removed.
 const TICKS_PER_CLEANUP: u64 = 3_600;
 
 impl Daemon {
@@ -80,6 +80,10 @@ impl Daemon {
                 Err(error) => {
                     tracing::warn!(error = %error_chain(&error), "expired idempotency keys cannot be removed");
                 }
+            }
+            let limits = self.config().store.cache_limits();
+            if let Err(error) = self.store().prune_cache(limits).await {
+                tracing::warn!(error = %error_chain(&error), "the answer cache cannot be pruned");
             }
         }
     }

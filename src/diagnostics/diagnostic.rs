@@ -280,6 +280,16 @@ impl Diagnostics {
         self.0.iter().map(|diagnostic| bounded_text(diagnostic.to_string(), MAX_TEXT_BYTES)).collect()
     }
 
+    /// Sets the help of the diagnostics at `at` that have this message.
+    pub(crate) fn set_help_at(&mut self, at: &Range<usize>, message: &str, help: &str) {
+        for diagnostic in &mut self.0 {
+            let is_there = diagnostic.span.as_ref().is_some_and(|span| span.overlaps(at));
+            if is_there && diagnostic.message == message {
+                diagnostic.help = Some(help.into());
+            }
+        }
+    }
+
     /// Renders every diagnostic with its source line, for a terminal.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::{Diagnostic, Diagnostics, SourceSpan};
+use super::dotted_names::with_joined_names;
 use super::explain::syntax_help;
 use super::node::{Node, children, span_of};
 
@@ -17,6 +18,8 @@ pub struct Document {
     file: Arc<str>,
     text: Arc<str>,
     is_generated: bool,
+    /// The path of the tables whose names may have dots.
+    dotted_names: Option<&'static [&'static str]>,
 }
 
 /// Longest path of a key: all keys that contain it, and itself, in bytes. The position of each key is kept with its path.
@@ -38,7 +41,7 @@ impl Document {
     /// # Errors
     /// All syntax errors.
     pub fn parse(file: &str, text: &str) -> Result<Self, Diagnostics> {
-        Self { file: file.into(), text: text.into(), is_generated: false }.check_syntax()
+        Self { file: file.into(), text: text.into(), is_generated: false, dotted_names: None }.check_syntax()
     }
 
     /// Parses a text that a program has generated. Its positions mean nothing to a user, so
@@ -47,7 +50,8 @@ impl Document {
     /// # Errors
     /// All syntax errors, without positions.
     pub fn generated(text: &str) -> Result<Self, Diagnostics> {
-        let document = Self { file: GENERATED.into(), text: text.into(), is_generated: true };
+        let document =
+            Self { file: GENERATED.into(), text: text.into(), is_generated: true, dotted_names: None };
         document.clone().check_syntax().map_err(|mut diagnostics| {
             document.locate_by_key(&mut diagnostics);
             diagnostics
@@ -73,6 +77,21 @@ impl Document {
             diagnostics.extend(long);
         }
         Diagnostics(diagnostics).into_result(self)
+    }
+
+    /// Reads names with dots in the tables at `place` also without quotes, if they are versions as in `gpt-4.1`. In the path
+    /// of the tables `*` is any key.
+    #[must_use]
+    pub fn with_dotted_names(self, place: &'static [&'static str]) -> Self {
+        Self { dotted_names: Some(place), ..self }
+    }
+
+    /// Returns the tree of the text.
+    pub(super) fn root(&self) -> Spanned<DeTable<'_>> {
+        let (root, _) = DeTable::parse_recoverable(&self.text);
+        let Some(place) = self.dotted_names else { return root };
+        let span = root.span();
+        Spanned::new(span, with_joined_names(root.into_inner(), place))
     }
 
     /// Returns the text that was parsed.

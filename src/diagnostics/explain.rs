@@ -4,6 +4,7 @@
 
 use super::did_you_mean::{alias_of, nearest};
 use super::error_context::ErrorContext;
+use super::explained::explained;
 use super::renamed::renamed;
 use super::suggest::{ENUM_VALUE, suggest};
 
@@ -72,6 +73,9 @@ pub(super) fn syntax_help(message: &str) -> Option<&'static str> {
 fn unknown_name_help(wrong: &str, accepted: &[&str], context: &ErrorContext<'_>) -> String {
     if let Some(new) = renamed(wrong, accepted) {
         return format!("`{wrong}` is now called `{new}`");
+    }
+    if let Some(help) = explained(wrong, accepted) {
+        return help.to_owned();
     }
     if let Some(meant) = nearest(wrong, accepted.iter().copied()).or_else(|| alias_of(wrong, accepted)) {
         return format!("did you mean `{meant}`?");

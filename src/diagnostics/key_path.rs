@@ -14,7 +14,7 @@ impl Document {
         if !self.is_generated() || diagnostics.0.is_empty() {
             return;
         }
-        let (root, _) = DeTable::parse_recoverable(self.text());
+        let root = self.root();
         let mut keys = Vec::new();
         collect_table(root.get_ref(), &mut Vec::new(), &mut keys);
         for diagnostic in &mut diagnostics.0 {

@@ -6,8 +6,10 @@
 mod diagnostic;
 mod did_you_mean;
 mod document;
+mod dotted_names;
 mod error_context;
 mod explain;
+mod explained;
 mod key_path;
 mod likely_key;
 mod node;

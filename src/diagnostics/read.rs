@@ -17,7 +17,7 @@ impl Document {
     /// parts, as far as `T` can be deserialized without the others. A list of plain values with an invalid element
     /// is omitted. Of many errors, one more is returned than [`Diagnostics`] lists.
     pub fn read<T: DeserializeOwned + Default>(&self) -> (T, Diagnostics) {
-        let (root, _) = DeTable::parse_recoverable(self.text());
+        let root = self.root();
         let root = Spanned::new(root.span(), DeValue::Table(root.into_inner()));
         let mut search = ErrorSearch::new(read_node::<T>);
         let found = search.find(&root);

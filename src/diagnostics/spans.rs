@@ -25,7 +25,7 @@ pub struct Spans<'d> {
 impl Document {
     /// Returns the positions of all keys and values.
     pub fn spans(&self) -> Spans<'_> {
-        let (root, _) = DeTable::parse_recoverable(self.text());
+        let root = self.root();
         Spans::new(self, root.get_ref())
     }
 }
@@ -68,6 +68,12 @@ impl<'d> Spans<'d> {
                 .filter_map(|diagnostic| diagnostic.span.as_ref())
                 .any(|other| other.overlaps(span))
         })
+    }
+
+    /// Returns whether the value of a key is a table.
+    pub(crate) fn is_table(&self, key: &TomlString) -> bool {
+        // The position of a table is that of its key.
+        self.spans.get(&key.path) == Some(&key.span)
     }
 
     /// Returns every string value in document order.

@@ -127,7 +127,7 @@ impl Expected {
             (Self::Duration, DeValue::Integer(_) | DeValue::Float(_)) => {
                 let number = toml_text(value).trim_start_matches('-').to_owned();
                 number.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0)?;
-                format!("{}, or with another unit: ms, m, h", assignment(&format!("\"{number}s\"")))
+                format!("{}, or with another unit: ms, m, h, d", assignment(&format!("\"{number}s\"")))
             }
             (Self::Size, DeValue::Integer(_)) => {
                 let size = byte_size(parse_integer(value)?)?;
@@ -279,7 +279,7 @@ mod tests {
             (
                 "a duration such as \"1s\"",
                 "7",
-                "expected a duration such as \"1s\", found `7`|write key = \"7s\", or with another unit: ms, m, h",
+                "expected a duration such as \"1s\", found `7`|write key = \"7s\", or with another unit: ms, m, h, d",
             ),
             (
                 "a size such as \"1MiB\"",

@@ -127,6 +127,9 @@ impl Store for Gated {
     fn set_state(&self, run: RunNumber, state: RunState) -> StoreFuture<'_, ()> {
         self.inner.set_state(run, state)
     }
+    fn set_identity<'a>(&'a self, run: RunNumber, identity: &'a str) -> StoreFuture<'a, ()> {
+        self.inner.set_identity(run, identity)
+    }
     fn answer_counts(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<StepName, u64>> {
         self.inner.answer_counts(run)
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::source::FileSelection;
 use crate::types::{Media, MediaData, Origin, Part};
 
 /// File extensions and their media types.
@@ -58,6 +59,8 @@ pub(crate) struct AttachmentSources {
     pub(crate) directory: Arc<Path>,
     /// The folders of `[files] allow`.
     pub(crate) allowed_folders: Arc<[PathBuf]>,
+    /// The files that are the items of the run: its user has named their folder or pattern.
+    pub(crate) item_files: Option<Arc<FileSelection>>,
     /// Hosts that are literals in `attach` templates, and those of `[files] allow_hosts`.
     pub(crate) allowed_hosts: Arc<[Origin]>,
 }
@@ -66,7 +69,12 @@ impl AttachmentSources {
     /// Allows only the pipeline's directory.
     pub(crate) fn of_directory(directory: &Path) -> Self {
         let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        Self { directory: directory.into(), allowed_folders: [].into(), allowed_hosts: [].into() }
+        Self {
+            directory: directory.into(),
+            allowed_folders: [].into(),
+            item_files: None,
+            allowed_hosts: [].into(),
+        }
     }
 
     /// Allows the hosts that are literals in `templates`, before the first expression.
@@ -138,6 +146,50 @@ impl Attachment {
             Self::File(file) => Self::File(FileAttachment { is_literal: true, ..file }),
             Self::Ready(part) => Self::Ready(part),
         }
+    }
+}
+
+/// The first bytes of files, and their media types.
+const SIGNATURES: [(&[u8], &str); 9] = [
+    (b"%PDF-", "application/pdf"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"OggS", "audio/ogg"),
+    (b"fLaC", "audio/flac"),
+    (b"ID3", "audio/mpeg"),
+    (b"\xff\xfb", "audio/mpeg"),
+];
+
+/// Returns the part of a prompt for the content of a file. Its type is that of its first bytes, else that of the extension
+/// of its name, else text.
+///
+/// # Errors
+/// If it is of no known type, or is to be a text and is not UTF-8.
+pub fn attached_file(name: &str, content: &[u8]) -> Result<Part, String> {
+    let by_signature = SIGNATURES.iter().find(|(signature, _)| content.starts_with(signature));
+    let in_riff = match content.get(8..12) {
+        Some(b"WEBP") if content.starts_with(b"RIFF") => Some("image/webp"),
+        Some(b"WAVE") if content.starts_with(b"RIFF") => Some("audio/wav"),
+        Some(_) | None => None,
+    };
+    let is_text = str::from_utf8(content).is_ok();
+    let found = by_signature.map(|(_, media_type)| *media_type).or(in_riff);
+    let media_type: Arc<str> = match found {
+        Some(media_type) => media_type.into(),
+        None => media_type(name).or_else(|why| if is_text { Ok("text/plain".into()) } else { Err(why) })?,
+    };
+    if content.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    let file_name = Path::new(name).file_name().map(|name| name.to_string_lossy().into());
+    let part = part(media_type, file_name, MediaData::Base64(STANDARD.encode(content).into()));
+    match &part {
+        Part::Document(media) if media.is_text() && !is_text => {
+            Err("an attached text must be UTF-8; convert it, for example with iconv".to_owned())
+        }
+        _ => Ok(part),
     }
 }
 
@@ -238,6 +290,30 @@ mod tests {
             ("{{ item.url }}", None),
         ] {
             assert_eq!(literal_origin(template).map(String::from).as_deref(), host, "{template}");
+        }
+    }
+
+    #[test]
+    fn the_type_of_a_file_is_that_of_its_content_or_its_name() {
+        for (name, content, expected) in [
+            ("report", b"%PDF-1.7".as_slice(), "application/pdf"),
+            ("photo.png", b"\xff\xd8\xff\xe0", "image/jpeg"),
+            ("a.webp", b"RIFF1234WEBPVP8 ", "image/webp"),
+            ("a", b"RIFF1234WAVEfmt ", "audio/wav"),
+            ("dir/notes.md", b"# x", "text/markdown"),
+            ("notes", b"x", "text/plain"),
+        ] {
+            let part = attached_file(name, content).unwrap();
+            let (Part::Image(media) | Part::Audio(media) | Part::Document(media)) = part else { panic!() };
+            assert_eq!(&*media.media_type, expected, "{name}");
+        }
+        for (name, content, words) in [
+            ("a.exe", b"MZ\x90\xff".as_slice(), "unknown type"),
+            ("a.txt", b"\xff", "must be UTF-8"),
+            ("a.txt", b"", "is empty"),
+        ] {
+            let error = attached_file(name, content).unwrap_err();
+            assert!(error.contains(words), "{name}: {error}");
         }
     }
 

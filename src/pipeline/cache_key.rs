@@ -1,14 +1,18 @@
 //! Keys under which answers are stored and found again: fingerprints of everything that affects an answer.
 //!
-//! A key covers the item's key, the step, the complete first request with its attachments, and the model. The
-//! route, the API key and the price do not affect answers and are not part of it. Keys are stored, so the bytes
-//! that are hashed here must not change: a setting that was added later is hashed only if it is not the default.
+//! The key of an answer within its run covers the item's key, the step, the complete first request with its attachments,
+//! and the model. The route, the API key and the price do not affect answers and are not part of it. Keys are stored, so
+//! the bytes that are hashed here must not change: a setting that was added later is hashed only if it is not the default.
+//!
+//! The key of an answer in the answer cache, which all items and runs share, covers the scope in place of the item and the
+//! step, and the address of the model in addition. The response format, which decides how an answer is validated, is a part
+//! of the request.
 
 use serde_json::{Map, Value, json};
 
 use crate::types::{
-    Fingerprint, ItemKey, LengthLimit, MediaData, Part, Prompt, ResponseFormat, Role, Signature, StepName,
-    Tool, ToolChoice,
+    Fingerprint, ItemKey, LengthLimit, MediaData, Part, Prompt, ResponseFormat, Role, ScopeName, Signature,
+    StepName, Tool, ToolChoice,
 };
 use crate::wire::DropParameter;
 
@@ -67,8 +71,42 @@ impl ModelIdentity<'_> {
 
 /// Returns the key of a request of an item's step, without the model.
 pub(crate) fn request_key(item: &ItemKey, step: &StepName, prompt: &Prompt) -> Fingerprint {
+    fingerprint_of_request(&[item.as_str().as_bytes(), step.as_str().as_bytes()], prompt)
+}
+
+/// Returns the key of a request in the answer cache, without the model; `None` if its answer depends on more than the
+/// request: the content of an address may change.
+pub(crate) fn shared_request_key(scope: &ScopeName, prompt: &Prompt) -> Option<Fingerprint> {
+    if prompt.messages.iter().flat_map(|message| &message.parts).any(has_address) {
+        return None;
+    }
+    // The numbers of the parts make the list of all parts unambiguous: requests of different pipelines have this key.
+    let choices = match &prompt.response_format {
+        ResponseFormat::Choice(choices) => choices.len(),
+        ResponseFormat::Text | ResponseFormat::Json(_) => 0,
+    };
+    let lengths = prompt.messages.iter().map(|message| message.parts.len());
+    let numbers: Vec<u8> =
+        [choices].into_iter().chain(lengths).flat_map(|number| (number as u64).to_le_bytes()).collect();
+    let first = [b"cached answer, version 1".as_slice(), scope.as_str().as_bytes(), numbers.as_slice()];
+    Some(fingerprint_of_request(&first, prompt))
+}
+
+/// Returns whether the provider reads a part, or a part of it, from an address.
+fn has_address(part: &Part) -> bool {
+    match part {
+        Part::Image(media) | Part::Document(media) | Part::Audio(media) | Part::Video(media) => {
+            matches!(media.data, MediaData::Url(_))
+        }
+        Part::ToolResult(result) => result.parts.iter().any(has_address),
+        Part::Text(_) | Part::ToolCall(_) | Part::Reasoning(_) => false,
+    }
+}
+
+/// Returns the fingerprint of the parts `first` and of a request.
+fn fingerprint_of_request(first: &[&[u8]], prompt: &Prompt) -> Fingerprint {
     let Prompt { system, messages, response_format, max_tokens, temperature, .. } = prompt;
-    let mut parts: Vec<&[u8]> = vec![item.as_str().as_bytes(), step.as_str().as_bytes()];
+    let mut parts: Vec<&[u8]> = first.to_vec();
     let has_system: &[u8] = if system.is_some() { b"system" } else { b"" };
     parts.extend([has_system, system.as_deref().unwrap_or_default().as_bytes()]);
     for message in messages {
@@ -170,6 +208,18 @@ fn tool_value(tool: &Tool) -> Value {
 /// Returns the key of an answer: the key of its request and the fingerprint of its model.
 pub(crate) fn answer_key(request: Fingerprint, model: Fingerprint) -> Fingerprint {
     Fingerprint::of([request.0.as_slice(), model.0.as_slice()])
+}
+
+/// Returns the fingerprint of a model at an address, with the names and values of the additional headers of its calls.
+pub(crate) fn shared_model_key<'a>(
+    model: Fingerprint,
+    address: Option<&str>,
+    headers: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+) -> Fingerprint {
+    let has_address: &[u8] = if address.is_some() { b"at" } else { b"at the vendor" };
+    let mut parts = vec![model.0.as_slice(), has_address, address.unwrap_or_default().as_bytes()];
+    parts.extend(headers.into_iter().flat_map(|(name, value)| [name, value]));
+    Fingerprint::of(parts)
 }
 
 fn add_part<'a>(part: &'a Part, parts: &mut Vec<&'a [u8]>) {
@@ -304,6 +354,56 @@ mod tests {
         assert_ne!(key(&plain()), request_key(&"item-2".into(), &"category".into(), &plain()));
         assert_ne!(key(&plain()), request_key(&"item-1".into(), &"reply".into(), &plain()));
         assert_eq!(key(&plain()), key(&plain()));
+    }
+
+    #[test]
+    fn the_key_of_a_cached_answer_depends_on_the_scope_the_request_and_the_address_of_the_model() {
+        let scope = ScopeName::from("team-a");
+        let shared = |prompt: &Prompt| shared_request_key(&scope, prompt);
+        let choice = |choices: &[&str]| {
+            let choices: Vec<_> = choices.iter().map(|choice| (*choice).to_owned()).collect();
+            Prompt {
+                response_format: ResponseFormat::Choice(choices.into()),
+                ..Prompt::text("What is it about?")
+            }
+        };
+        let prompts = [
+            Prompt::text("What is it about?"),
+            Prompt::text("What is it?"),
+            Prompt::text("What is it about?").with_temperature(0.0),
+            Prompt::text("What is it about?").with_seed(1),
+            Prompt::text("What is it about?").with_system(""),
+            Prompt::text("What is it about?").with_tool(Tool::new("a", json!({ "type": "object" }))),
+            choice(&["A", "B"]),
+            choice(&["B", "A"]),
+            choice(&["A"]),
+            choice(&["A", ""]),
+        ];
+        let all: std::collections::BTreeSet<_> = prompts.iter().map(shared).collect();
+        assert_eq!(all.len(), prompts.len(), "two requests have the same key");
+        assert_ne!(shared(&prompts[0]), shared_request_key(&ScopeName::default(), &prompts[0]));
+        assert_eq!(shared(&prompts[0]), shared(&prompts[0].clone()));
+        // Who asks does not matter.
+        assert_eq!(shared(&prompts[0]), shared(&prompts[0].clone().with_user("someone")));
+
+        let image = |data| Part::Image(Media { media_type: "image/png".into(), name: None, data });
+        let attached = prompts[0].clone().with_part(image(MediaData::Base64("AAAA".into())));
+        let other = prompts[0].clone().with_part(image(MediaData::Base64("AAAB".into())));
+        assert_ne!(shared(&attached), shared(&other));
+        let at_address = prompts[0].clone().with_part(image(MediaData::Url("https://a.test/b.png".into())));
+        assert_eq!(shared(&at_address), None, "the content of an address may change");
+
+        let model = Fingerprint::of([b"m".as_slice()]);
+        let headers = |value: &'static [u8]| [(b"x-version".as_slice(), value)];
+        let models = [
+            shared_model_key(model, None, []),
+            shared_model_key(model, Some("http://a.test"), []),
+            shared_model_key(model, Some("http://b.test"), []),
+            shared_model_key(model, None, headers(b"1")),
+            shared_model_key(model, None, headers(b"2")),
+            shared_model_key(Fingerprint::of([b"n".as_slice()]), None, []),
+        ];
+        assert_eq!(models.iter().collect::<std::collections::BTreeSet<_>>().len(), models.len());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use super::Defaults;
 use super::definition::TextTemplate;
+use super::field_advice::{dashed_field_advice, syntax_advice};
 use super::raw::RawStep;
 use super::resolve::SymbolTable;
 use super::source_diagnostics::{SourceDiagnostics, TemplateSource};
@@ -48,9 +49,16 @@ impl Compiler<'_, '_> {
             Err(errors) => errors,
         };
         let what = if source.is_condition { "condition" } else { "template" };
-        for error in errors.into_iter().take(self.diagnostics.found.room()) {
+        let advice = syntax_advice(source.text, source.is_condition);
+        // Braces in a condition are one fault, however many follow from it.
+        let room = if source.is_condition && advice.is_some() { 1 } else { self.diagnostics.found.room() };
+        for error in errors.into_iter().take(room) {
             let message = format!("invalid {what}: {}", error.message);
-            self.diagnostics.push(self.diagnostics.in_template(source, error.range, message));
+            let diagnostic = self.diagnostics.in_template(source, error.range, message);
+            self.diagnostics.push(match &advice {
+                Some(advice) => diagnostic.with_help(advice.as_str()),
+                None => diagnostic,
+            });
         }
         None
     }
@@ -58,8 +66,9 @@ impl Compiler<'_, '_> {
     /// Reports referenced names that do not exist.
     fn check_references(&mut self, source: &TemplateSource<'_>, references: &References) {
         for error in self.symbols.check_references(references, self.diagnostics.found.room()) {
+            let help = dashed_field_advice(source.text, &error.range).unwrap_or(error.help);
             let diagnostic = self.diagnostics.in_template(source, Some(error.range), error.message);
-            self.diagnostics.push(diagnostic.with_help(error.help));
+            self.diagnostics.push(diagnostic.with_help(help));
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::diagnostics::Diagnostics;
+use crate::source::FileSelection;
 use crate::types::{EmbeddingOptions, Fingerprint, Origin, ResponseFormat, RouteName, StepName};
 
 use super::answer_settings::AnswerSettings;
@@ -64,6 +65,12 @@ impl Pipeline {
     pub fn with_allowed_folders(mut self, folders: &[PathBuf]) -> Self {
         self.attachment_sources.allowed_folders = folders.into();
         self
+    }
+
+    /// Allows attachments of the files that are the items of a run, besides the pipeline's directory.
+    #[doc(hidden)]
+    pub fn attach_from(&mut self, items: FileSelection) {
+        self.attachment_sources.item_files = Some(items.into());
     }
 
     /// Allows attachments by URL from these hosts, besides those that are literals in `attach` templates.

@@ -172,7 +172,9 @@ impl<D> ItemState<D> {
                         StepState::InFlight { prompt: request.prompt.clone(), rejected_responses: 0 };
                     requests.push(request);
                 }
-                Err(DecisionError::Failed(failure)) => self.finish_step(index, StepState::Failed(failure)),
+                Err(DecisionError::Failed(failure) | DecisionError::Undefined { failure, .. }) => {
+                    self.finish_step(index, StepState::Failed(failure));
+                }
                 Err(DecisionError::AllowanceExceeded) => {
                     self.withdraw(&requests);
                     return None;

@@ -48,9 +48,7 @@ impl Pipeline {
     #[doc(hidden)]
     pub fn load(path: &Path, defaults: &Defaults, routes: &[RouteName]) -> Result<Self, Diagnostics> {
         let file = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|error| {
-            Diagnostics(vec![Diagnostic::new(format!("cannot read the pipeline {file}: {error}"))])
-        })?;
+        let text = read(path)?;
         let mut pipeline =
             Self::parse(&file, &text, path.parent().unwrap_or(Path::new("")), defaults, routes)?;
         pipeline.protect(FileUse::Pipeline, path);
@@ -123,6 +121,14 @@ impl Pipeline {
         pipeline.csv_diagnostics = load(true).err().map(redacted).unwrap_or_default();
         Ok(pipeline)
     }
+}
+
+/// Reads the text of a pipeline.
+pub(super) fn read(path: &Path) -> Result<String, Diagnostics> {
+    fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read the pipeline {}: {error}", path.display());
+        Diagnostics(vec![Diagnostic::new(message)])
+    })
 }
 
 /// Whether a pipeline may have schemas in files.

@@ -54,6 +54,12 @@ pub(crate) enum DecisionError {
     AllowanceExceeded,
     /// The step has failed.
     Failed(Failure),
+    /// The step has failed because a template uses a value that does not exist.
+    Undefined {
+        /// The path of the value, such as `item.sender.name`.
+        path: String,
+        failure: Failure,
+    },
 }
 
 /// Longest text that an attachment template may render. It may be a `data:` URL: 50 MiB as base64, and its type.
@@ -71,6 +77,9 @@ impl Pipeline {
         let to_error = |key: &str, error| match error {
             RenderError::AllowanceExceeded => DecisionError::AllowanceExceeded,
             RenderError::Failed(error) => DecisionError::Failed(template_failure(&step.name, key, &error)),
+            RenderError::Undefined { path, reason } => {
+                DecisionError::Undefined { path, failure: template_failure(&step.name, key, &reason) }
+            }
         };
         if let Some(condition) = &step.condition {
             let is_met = self
@@ -128,21 +137,8 @@ impl Pipeline {
             return Err(to_error("prompt", RenderError::Failed("it is empty".to_owned())));
         }
         let shared_prefix = step.shared_prefix.as_ref().and_then(|prefix| prefix.of_text(&text));
-        let AnswerSettings { top_p, stop, seed, reasoning_effort, keep_reasoning } = &step.settings;
-        let prompt = Prompt {
-            system,
-            messages: vec![Message::user(text)],
-            response_format: step.validator.response_format(),
-            max_tokens: step.max_tokens,
-            temperature: step.temperature,
-            top_p: *top_p,
-            stop: stop.clone(),
-            seed: *seed,
-            reasoning_effort: *reasoning_effort,
-            keep_reasoning: *keep_reasoning,
-            shared_prefix,
-            ..Prompt::default()
-        };
+        let prompt =
+            Prompt { system, messages: vec![Message::user(text)], shared_prefix, ..step.prompt_settings() };
         Ok(StepDecision::Request(StepRequest {
             step: index,
             prompt: Arc::new(prompt),
@@ -150,6 +146,24 @@ impl Pipeline {
             deadline: step.deadline,
             attachments,
         }))
+    }
+}
+
+impl Step {
+    /// Returns a prompt without text that has the settings of the step.
+    pub(crate) fn prompt_settings(&self) -> Prompt {
+        let AnswerSettings { top_p, stop, seed, reasoning_effort, keep_reasoning } = &self.settings;
+        Prompt {
+            response_format: self.validator.response_format(),
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            top_p: *top_p,
+            stop: stop.clone(),
+            seed: *seed,
+            reasoning_effort: *reasoning_effort,
+            keep_reasoning: *keep_reasoning,
+            ..Prompt::default()
+        }
     }
 }
 

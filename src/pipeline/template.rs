@@ -54,6 +54,13 @@ pub(crate) enum RenderError {
     AllowanceExceeded,
     /// The error, with its line if that is known.
     Failed(String),
+    /// It uses a value that does not exist.
+    Undefined {
+        /// The path of the value, such as `item.sender.name`.
+        path: String,
+        /// The error, with its line.
+        reason: String,
+    },
 }
 
 /// Options for rendering a template.
@@ -175,12 +182,12 @@ impl Templates {
             (_, Some(excess)) => Err(RenderError::Failed(excess.message().to_owned())),
             (Ok(Ok(())), None) => String::from_utf8(out.text)
                 .map_err(|_| RenderError::Failed("the text is not UTF-8".to_owned())),
-            (Ok(Err(error)), None) => Err(RenderError::Failed(self.describe_error(name, &error, scope))),
+            (Ok(Err(error)), None) => Err(self.describe_error(name, &error, scope)),
             (Err(_), None) => Err(RenderError::Failed("the template engine panicked".to_owned())),
         }
     }
 
-    fn describe_error(&self, name: &str, error: &Error, scope: &Value) -> String {
+    fn describe_error(&self, name: &str, error: &Error, scope: &Value) -> RenderError {
         let position = self.sources.get(name).and_then(|(source, source_map)| {
             let range = source_map.source_of(&error.range()?)?;
             let line = source.get(..range.start)?.matches('\n').count() + 1;
@@ -193,20 +200,21 @@ impl Templates {
             None => message,
         };
         let is_missing = error.kind() == ErrorKind::UndefinedError;
+        let undefined = |path: &str, reason: String| RenderError::Undefined { path: path.to_owned(), reason };
         match position {
             // The engine names the undefined value within a path.
             Some((line, _)) if is_missing && names_missing_value(&message) => {
                 let path = message.split('`').nth(1).unwrap_or_default();
-                format!("line {line}: {message}{}", suggestion(path, scope))
+                undefined(path, format!("line {line}: {message}{}", suggestion(path, scope)))
             }
             Some((line, code)) if is_missing && code.len() <= MAX_SHOWN_CODE_BYTES => {
-                format!("line {line}: `{code}` is undefined{}", suggestion(code, scope))
+                undefined(code, format!("line {line}: `{code}` is undefined{}", suggestion(code, scope)))
             }
             Some((line, code)) if (1..=MAX_SHOWN_CODE_BYTES).contains(&code.len()) => {
-                format!("line {line}: {message}, in `{code}`")
+                RenderError::Failed(format!("line {line}: {message}, in `{code}`"))
             }
-            Some((line, _)) => format!("line {line}: {message}"),
-            None => message,
+            Some((line, _)) => RenderError::Failed(format!("line {line}: {message}")),
+            None => RenderError::Failed(message),
         }
     }
 

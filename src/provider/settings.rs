@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::guard::{BreakerSettings, RetryBudgetSettings};
+use crate::guard::{BreakerSettings, ConcurrencySettings, RetryBudgetSettings};
 use crate::types::{EmbeddingLimits, Format, ModelName, duration};
 use crate::wire::{
     Dialect, DropParameter, MaxTokensField, ReasoningTags, StreamSupport, StructuredOutput,
@@ -67,6 +67,17 @@ impl Settings {
     /// Returns whether it is a simulated provider.
     pub fn is_simulated(&self) -> bool {
         self.base_url.as_deref() == Some(SIMULATOR)
+    }
+
+    /// Sets the most attempts in flight to all models together, and the limit of each model to the same number.
+    pub fn set_max_concurrency(&mut self, attempts: NonZeroU32) {
+        self.max_concurrency = Some(attempts);
+        let of_models = self.models.values_mut().filter_map(|model| model.limits.as_mut());
+        for limits in of_models.chain([&mut self.limits]) {
+            let ConcurrencySettings { min, start, .. } = limits.concurrency;
+            limits.concurrency =
+                ConcurrencySettings { min: min.min(attempts), start: start.min(attempts), max: attempts };
+        }
     }
 
     /// Returns whether calls need a key: only a server at a configured address may need none.

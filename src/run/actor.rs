@@ -26,6 +26,7 @@ use crate::guard::Meter;
 use crate::ledger::CommitError;
 use crate::provider::{self, CapacityShare};
 use crate::router::{CallCounts, EmbeddingBatcher, RouteTable, Router, Scope};
+use crate::source::{ItemCount, Reader};
 use crate::store::ItemNumber;
 use crate::supervisor::{Abort, ChildExited, Slot};
 use crate::telemetry::run_span;
@@ -46,7 +47,7 @@ use super::setup::RunSetup;
 use super::stats::RunStats;
 use super::warmup_gate::WarmupGates;
 use super::window::Window;
-use super::writer::OutputRecord;
+use super::writer::{OutputRecord, RunOutput};
 use crate::pipeline::definition::Pipeline;
 use crate::pipeline::protected::ProtectedFiles;
 
@@ -86,6 +87,8 @@ pub struct Run {
     report: Option<oneshot::Sender<Report>>,
     /// The run's own address, to which its items send their messages and exits.
     own: Option<(Arc<ItemRecipients>, Recipient<ChildExited>)>,
+    /// Whether lines have the fields of their items.
+    needs_item: bool,
     inbox: Inbox,
     in_flight: BTreeMap<u64, ActiveItem>,
     next_id: u64,
@@ -97,6 +100,8 @@ pub struct Run {
     /// Entries of the input that were started or rejected.
     entries: u64,
     input_read: Option<f64>,
+    /// The number of records of the input, as far as it is known.
+    input_count: ItemCount,
     /// Whether the input was read to its end.
     input_ended: bool,
     /// Where answers and results are stored, if they are.
@@ -180,8 +185,8 @@ impl Run {
         demand: mpsc::UnboundedSender<usize>,
         records: mpsc::UnboundedSender<OutputRecord>,
         abort_writer: watch::Sender<bool>,
-        ordered: bool,
-        known_items: Option<u64>,
+        output: &RunOutput,
+        reader: &Reader,
     ) -> Self {
         let now = Instant::now();
         let has_earlier_answers =
@@ -190,7 +195,7 @@ impl Run {
         let width = setup.pipeline.max_parallel_steps();
         let min_step_deadline =
             setup.pipeline.steps().iter().map(|step| step.deadline).min().unwrap_or(Duration::MAX);
-        let warmups = WarmupGates::new(&setup.pipeline, &setup.routes, known_items);
+        let warmups = WarmupGates::new(&setup.pipeline, &setup.routes, reader.known_items());
         let shared_routes = setup.routes.first().map(|route| route.routes.clone()).unwrap_or_default();
         let embeddings = EmbeddingBatcher::new(shared_routes.clone()).with_metrics(setup.request_metrics);
         let max_inputs = embeddings.max_inputs(setup.routes.iter().map(|route| &route.name));
@@ -231,7 +236,7 @@ impl Run {
             scope: setup.scope,
             scope_limits: setup.scope_limits,
             id: RunId::next(),
-            window: Window::new(setup.window, ordered, min_step_deadline, width)
+            window: Window::new(setup.window, output.ordered, min_step_deadline, width)
                 .with_items_per_call(items_per_call),
             demand: Some(demand),
             records: Some(records),
@@ -239,6 +244,7 @@ impl Run {
             progress: setup.progress,
             report: Some(setup.report),
             own: None,
+            needs_item: output.lines.needs_item(),
             inbox: Inbox::default(),
             in_flight: BTreeMap::new(),
             next_id: 0,
@@ -247,6 +253,7 @@ impl Run {
             items_read: 0,
             entries: 0,
             input_read: None,
+            input_count: reader.count(),
             input_ended: false,
             items_meter: Meter::new(now),
             calls_meter: Meter::new(now),
@@ -370,7 +377,7 @@ impl Run {
         if outcome == RunOutcome::Interrupted {
             self.stop.send_replace(true);
         }
-        if self.outcome == RunOutcome::Completed {
+        if self.outcome.is_regular() {
             self.outcome = outcome;
         }
     }

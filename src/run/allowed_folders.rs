@@ -41,7 +41,26 @@ pub(super) fn find(file: &FileAttachment) -> Result<FoundFile, PathError> {
     if file.path.as_os_str().len() > MAX_PATH_BYTES {
         return Err(PathError::TooLong);
     }
+    if let Some(found) = find_item_file(file) {
+        return found;
+    }
     AllowedFolders::of(&file.sources).resolve(&file.path, &file.sources.directory)
+}
+
+/// Finds a file that is an item of the run; `None` if `file` is another one. A link in it must lead to such a file, too.
+fn find_item_file(file: &FileAttachment) -> Option<Result<FoundFile, PathError>> {
+    let items = file.sources.item_files.as_ref()?;
+    let inside = file.path.strip_prefix(items.folder()).ok()?;
+    if !items.contains(inside) {
+        return None;
+    }
+    let folders = AllowedFolders::of_folder(items.folder());
+    let found = folders.resolve(&file.path, items.folder());
+    Some(found.and_then(
+        |found| {
+            if items.contains(&found.inside) { Ok(found) } else { Err(PathError::Outside) }
+        },
+    ))
 }
 
 impl FoundFile {
@@ -66,8 +85,17 @@ struct AllowedFolders {
 
 impl AllowedFolders {
     fn of(folders: &AttachmentSources) -> Self {
-        let real: Vec<PathBuf> = folders.folders().filter_map(|folder| folder.canonicalize().ok()).collect();
-        let absolute = folders.folders().filter_map(|folder| std::path::absolute(folder).ok());
+        Self::of_folders(folders.folders())
+    }
+
+    fn of_folder(folder: &Path) -> Self {
+        Self::of_folders(std::iter::once(folder))
+    }
+
+    fn of_folders<'f>(folders: impl Iterator<Item = &'f Path>) -> Self {
+        let folders: Vec<&Path> = folders.collect();
+        let real: Vec<PathBuf> = folders.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+        let absolute = folders.iter().filter_map(|folder| std::path::absolute(folder).ok());
         let named = absolute.map(|folder| without_parents(&folder)).chain(real.iter().cloned()).collect();
         Self { real, named }
     }

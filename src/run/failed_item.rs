@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::output_line;
 use crate::store::StoredItem;
 use crate::types::{Class, ItemKey, ItemStatus, StepName};
 
@@ -29,7 +30,7 @@ impl FailedItem {
     pub(super) fn of(item: &StoredItem) -> Option<Self> {
         let outcome = item.outcome.as_ref().filter(|outcome| outcome.status == ItemStatus::Failed)?;
         let error = outcome.error.as_ref();
-        let input = item.head.input.as_deref().and_then(|input| serde_json::from_str(input).ok());
+        let input = output_line::stored_fields(item);
         Some(Self {
             key: item.head.key.clone(),
             line: item.head.line,

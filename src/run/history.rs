@@ -168,6 +168,19 @@ impl History {
         Ok(found.into_iter().next().flatten())
     }
 
+    /// Returns the items with these keys, in their order; `None` for one that has not started.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn items_of(&self, keys: &[ItemKey]) -> Result<Vec<Option<StoredItem>>, Error> {
+        self.store.look_up(self.run.number, keys).await
+    }
+
+    /// Returns the fields of an item; `None` if they are not stored.
+    pub fn fields(&self, item: &StoredItem) -> Option<Value> {
+        output_line::stored_fields(item)
+    }
+
     /// Fails if a completed item lacks the result of a step.
     ///
     /// # Errors
@@ -281,6 +294,7 @@ impl History {
     fn count(&self, item: &StoredItem, stats: &mut RunStats) {
         for StoredStep { record, .. } in &item.steps {
             stats.count_request(&record.step, &record.attempts, record.simulated);
+            stats.cache.count(record);
         }
         if !self.is_in_input(item.head.number) {
             stats.items.missing_from_input += 1;

@@ -4,6 +4,8 @@
 //! Stores nothing itself, except through its run's persistence.
 //!
 //! ```text
+//!                          +--> look_up --> handle_lookup --> (router), or the end of the step
+//!                          |
 //! ready_requests --> restore_or_send --> (router) --> handle_returned --+--> resend --> (router)
 //!       ^                                                               +--> defer
 //!       |                                                               +--> handle_response --+
@@ -11,6 +13,7 @@
 //!       +--------------------------------------------- end_request <---------------------------+
 //! ```
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -18,13 +21,15 @@ use futures_util::future::LocalBoxFuture;
 use tokio::time::Instant;
 
 use crate::chaos;
-use crate::store::FileStamp;
+use crate::store::{CachedAnswer, FileStamp};
 use crate::telemetry::step_span;
 use crate::types::{
     self, AttemptLog, Class, Completion, Failure, Prompt, RequestError, Response, TargetName,
 };
 
+use super::answer_cache::CachedRequest;
 use super::answer_check::{CheckError, CheckLimits, check_answer, embedding_text};
+use super::cached_request::{Arrived, LookupEnded, LookupOutcome, look_up};
 use super::gate::OpenRequest;
 use super::in_flight::InFlight;
 use super::item_result::ItemResult;
@@ -33,6 +38,7 @@ use super::load_attachment::load_all;
 use super::messages::{FollowUp, ItemRecipients, LedgerFailed, RequestEnded};
 use super::prompt_memory::{memory_of_embedding, memory_of_prompt, memory_of_validation_retry};
 use super::rendering::{self, Rendered};
+use super::shared_requests::Leading;
 use super::step_log::{StepLog, store_result};
 use super::step_request::{
     Resend, ReturnedRequest, SentRequest, is_deferred, resend, returns_if_resendable, send,
@@ -54,7 +60,9 @@ pub(super) struct ItemProcess {
     run: Arc<ItemRecipients>,
     started: Instant,
     state: ItemState<StepLog>,
-    in_flight: InFlight<LocalBoxFuture<'static, ReturnedRequest>>,
+    in_flight: InFlight<LocalBoxFuture<'static, Arrived>>,
+    /// The steps for whose requests others of the process wait.
+    leading: HashMap<usize, Leading>,
     /// Requests that have ended.
     requests: u64,
     /// Why nothing more may be requested for the item.
@@ -69,6 +77,7 @@ impl ItemProcess {
                 StepLog::new(job.persistence.as_ref(), &step.name)
             }),
             in_flight: InFlight::new(),
+            leading: HashMap::new(),
             requests: 0,
             deferral: None,
             job,
@@ -89,8 +98,11 @@ impl ItemProcess {
                 // Its next response may need memory or a concurrency slot that other items hold.
                 self.job.item.held.park();
             }
-            if let Some(returned) = self.in_flight.next().await {
-                self.handle_returned(returned).await;
+            if let Some(arrived) = self.in_flight.next().await {
+                match arrived {
+                    Arrived::Returned(returned) => self.handle_returned(*returned).await,
+                    Arrived::LookedUp(ended) => self.handle_lookup(ended),
+                }
             } else if self.state.is_finished() {
                 return End::Finished(Box::new(self.finish()));
             } else if let Some(why) = self.deferral.take() {
@@ -157,13 +169,82 @@ impl ItemProcess {
                 }
                 None => {
                     self.job.item.held.add(memory_of_prompt(&prompt));
-                    let now = Instant::now();
-                    self.state.data_mut(step).started.get_or_insert(now);
-                    self.send(step, prompt, now + definition.deadline, false);
+                    let log = self.state.data_mut(step);
+                    match persistence.and_then(|persistence| log.cached_request(persistence, definition)) {
+                        Some(request) => self.look_up(step, prompt, request),
+                        None => self.send_first(step, prompt),
+                    }
                 }
             }
         }
         restored
+    }
+
+    /// Looks for the answer to a request in the answer cache, and among the requests that others have sent.
+    fn look_up(&mut self, step: usize, prompt: Arc<Prompt>, request: CachedRequest) {
+        let max_wait = self.job.pipeline.steps()[step].deadline;
+        let looking_up = look_up(self.job.clone(), step, prompt, request, max_wait);
+        self.in_flight.push(looking_up.map(Arrived::LookedUp).boxed_local());
+    }
+
+    /// Reuses the answer of the cache, or sends the request if there is none.
+    fn handle_lookup(&mut self, ended: LookupEnded) {
+        let LookupEnded { step, prompt, request, outcome } = ended;
+        match outcome {
+            LookupOutcome::Found(answer) => self.reuse(step, prompt, &request, &answer),
+            LookupOutcome::NotFound(leading) => {
+                if self.deferral.is_none() {
+                    self.leading.extend(leading.map(|leading| (step, leading)));
+                    self.send_first(step, prompt);
+                }
+            }
+            LookupOutcome::Stopped => {
+                self.deferral.get_or_insert_with(|| stopped("it waited for the answer to the same request"));
+            }
+        }
+    }
+
+    /// Takes an answer of the answer cache as that of a step. It costs nothing.
+    fn reuse(&mut self, step: usize, prompt: Arc<Prompt>, request: &CachedRequest, cached: &CachedAnswer) {
+        let job = self.job.clone();
+        let Some((persistence, target)) = job.persistence.as_ref().zip(request.target_of(cached)) else {
+            return self.send_first(step, prompt);
+        };
+        persistence.run.cache.counts.count_hit(cached.answered_by.cost);
+        // As much as the response would need.
+        job.item.held.add(usize::try_from(cached.bytes).unwrap_or(usize::MAX));
+        self.state.data_mut(step).reuse(persistence, target, cached);
+        self.state.restore(step, cached.answer.clone());
+        if !self.state.is_finished() {
+            let name = &job.pipeline.steps()[step].name;
+            let log = self.state.data_mut(step);
+            log.is_stored = true;
+            // The cache has the answer, so nothing waits until this is durable.
+            drop(persistence.save_step(log.answered(name, cached.answer.clone())));
+        }
+    }
+
+    /// Sends the first request of a step.
+    fn send_first(&mut self, step: usize, prompt: Arc<Prompt>) {
+        let now = Instant::now();
+        self.state.data_mut(step).started.get_or_insert(now);
+        if let Some(persistence) = &self.job.persistence {
+            persistence.run.cache.counts.count_sent();
+        }
+        let deadline = now + self.job.pipeline.steps()[step].deadline;
+        self.send(step, prompt, deadline, false);
+    }
+
+    /// Gives the accepted answer of a step to the others that wait for it. `bytes` is the size of its text.
+    fn publish(&mut self, step: usize, bytes: usize) {
+        let Some(leading) = self.leading.remove(&step) else { return };
+        let Some(answer) = self.state.answer(step).cloned() else { return };
+        let log = self.state.data_mut(step);
+        if let Some((key, answered_by)) = log.cache_key.zip(log.answering().cloned()) {
+            let simulated = log.simulated;
+            let bytes = bytes as u64;
+            leading.publish(Arc::new(CachedAnswer { key, answer, answered_by, simulated, bytes }));
+        }
     }
 
     fn send(&mut self, step: usize, prompt: Arc<Prompt>, deadline: Instant, is_validation_retry: bool) {
@@ -172,7 +253,7 @@ impl ItemProcess {
         let start_span = || step_span(&self.job.span, definition.name.as_str(), definition.route.as_str());
         let span = self.state.data_mut(step).span.get_or_insert_with(start_span).for_children().clone();
         let request = SentRequest { step, prompt, deadline, waited, is_validation_retry, span };
-        self.in_flight.push(send(&self.job, request).boxed_local());
+        self.in_flight.push(send(&self.job, request).map(Arrived::returned).boxed_local());
     }
 
     /// Handles a request that has returned: it is sent again, or it has ended.
@@ -221,12 +302,13 @@ impl ItemProcess {
         if self.deferral.is_none() {
             let again = Resend::after(returns, (failure, target), open);
             let request = request.with_new_deadline(&self.job);
-            self.in_flight.push(resend(&self.job, request, again).boxed_local());
+            self.in_flight.push(resend(&self.job, request, again).map(Arrived::returned).boxed_local());
         }
     }
 
     /// Stops requesting for this item. The failed request is sent again when the run is resumed.
     fn defer(&mut self, ended: RequestEnded, why: Box<Failure>) {
+        self.leading.remove(&ended.step);
         let step = &self.job.pipeline.steps()[ended.step].name;
         let log = self.state.data_mut(ended.step);
         log.end_span(Some(why.class));
@@ -252,6 +334,7 @@ impl ItemProcess {
         if check == AnswerCheck::Accepted && self.job.pipeline.steps()[step].settings.keep_reasoning {
             self.keep_reasoning(&completion, &mut ended.attempts);
         }
+        let bytes = completion.text.len();
         drop(completion);
         let follow_up = match &check {
             AnswerCheck::Accepted | AnswerCheck::Failed(_) => FollowUp::Nothing,
@@ -265,6 +348,11 @@ impl ItemProcess {
             }
         };
         self.end_request(RequestEnded { follow_up, ..ended }, &check, Some(&target)).await;
+        match &check {
+            AnswerCheck::Accepted => self.publish(step, bytes),
+            AnswerCheck::Failed(_) => drop(self.leading.remove(&step)),
+            AnswerCheck::Retry(_) => {}
+        }
     }
 
     /// Keeps the reasoning of an answer with the attempt that returned it, and accounts for its memory.
@@ -295,6 +383,7 @@ impl ItemProcess {
         let RequestError { failure, target, attempts, resends, .. } = error;
         let failure = with_target(with_rejections(failure, &attempts), target.as_ref());
         self.state.record_failure(step, failure.clone());
+        self.leading.remove(&step);
         let ended = RequestEnded::failed(step, attempts, resends);
         self.end_request(ended, &AnswerCheck::Failed(failure), None).await;
     }

@@ -48,6 +48,14 @@ impl ItemResult {
         self.steps.iter().filter(is_restored).count() as u64
     }
 
+    /// Returns how many answers were taken from the answer cache, and what their requests had cost.
+    pub(super) fn cached_answers(&self) -> (u64, NanoUsd) {
+        let answered = self.steps.iter().filter(|step| step.outcome == StepOutcome::Answered);
+        let reused: Vec<_> = answered.filter_map(|step| step.data.reused.as_deref()).collect();
+        let saved = reused.iter().filter_map(|attempt| attempt.cost).fold(NanoUsd(0), |sum, cost| sum + cost);
+        (reused.len() as u64, saved)
+    }
+
     /// Creates the record of the item, with all its steps that are not stored yet; `None` if results are not
     /// stored.
     pub(super) fn record(&self, job: &Job, incarnations: u64) -> Option<Record> {
@@ -116,6 +124,7 @@ impl StepResult {
         // A restored answer is recorded again for the current session, so that an outdated record is not the
         // last one of the step.
         let restored_from = log.restored_from.filter(|_| state == StepState::Answered);
+        let is_answered = state == StepState::Answered;
         // A failure depends on these files too: with other files the item is processed again.
         let has_ended = matches!(state, StepState::Answered | StepState::Failed);
         Some(StepRecord {
@@ -128,6 +137,8 @@ impl StepResult {
             attempts: log.attempts.clone(),
             restored_from,
             files: if has_ended { log.files.clone() } else { Vec::new() },
+            reused: log.reused.clone().filter(|_| is_answered && restored_from.is_none()),
+            cache_key: log.cache_key.filter(|_| is_answered && restored_from.is_none()),
         })
     }
 }

@@ -26,7 +26,16 @@ pub(super) struct EntriesRead {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct SourceEnded {
-    pub(super) error: Option<InputError>,
+    pub(super) end: InputEnd,
+}
+
+/// How reading the source ended.
+pub(super) enum InputEnd {
+    /// Everything was read.
+    Complete,
+    /// The first items were read, as many as were asked for.
+    Limited,
+    Failed(InputError),
 }
 
 /// Why the input was not read to its end.

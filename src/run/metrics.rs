@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::pipeline::definition::Pipeline;
 use crate::telemetry::{Bounds, Histogram, Samples, table};
-use crate::types::ItemStatus;
+use crate::types::{ItemStatus, NanoUsd};
 
 /// Number of pipelines with counts of their own.
 const MAX_PIPELINES: usize = 100;
@@ -33,6 +33,9 @@ struct PipelineMetrics {
     skipped: AtomicU64,
     rejected: AtomicU64,
     restored_answers: AtomicU64,
+    cache_hits: AtomicU64,
+    /// In billionths of a US dollar.
+    cache_saved: AtomicU64,
     validation_retries: AtomicU64,
     holds: AtomicU64,
     items_in_progress: AtomicU64,
@@ -90,6 +93,8 @@ impl PipelineMetrics {
             skipped: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             restored_answers: AtomicU64::new(0),
+            cache_hits: AtomicU64::new(0),
+            cache_saved: AtomicU64::new(0),
             validation_retries: AtomicU64::new(0),
             holds: AtomicU64::new(0),
             items_in_progress: AtomicU64::new(0),
@@ -114,6 +119,9 @@ impl PipelineMetrics {
             samples.histogram(&table::STEP_SECONDS, &[name, step.as_str()], times.snapshot());
         }
         samples.counter(&table::ANSWERS_RESTORED, &[name], self.restored_answers.load(Relaxed));
+        samples.counter(&table::CACHE_HITS, &[name], self.cache_hits.load(Relaxed));
+        let saved = NanoUsd(self.cache_saved.load(Relaxed)).dollars();
+        samples.real_counter(&table::CACHE_SAVED_USD, &[name], saved);
         samples.counter(&table::VALIDATION_RETRIES, &[name], self.validation_retries.load(Relaxed));
         samples.counter(&table::HOLDS, &[name], self.holds.load(Relaxed));
         samples.gauge(&table::ITEMS_IN_PROGRESS, &[name], self.items_in_progress.load(Relaxed) as f64);
@@ -138,6 +146,12 @@ impl RunCounts {
         count.fetch_add(1, Relaxed);
         self.pipeline.item_times.record(took);
         self.pipeline.restored_answers.fetch_add(restored_answers, Relaxed);
+    }
+
+    /// Counts answers that were taken from the answer cache, whose requests had cost `saved`.
+    pub(super) fn count_cache_hits(&self, (answers, saved): (u64, NanoUsd)) {
+        self.pipeline.cache_hits.fetch_add(answers, Relaxed);
+        self.pipeline.cache_saved.fetch_add(saved.0, Relaxed);
     }
 
     /// Counts a piece of the input that is not an item.
@@ -222,6 +236,7 @@ mod tests {
             let item = run.start_item();
             run.count_step(1, Duration::from_millis(200));
             run.count_item(status, Duration::from_secs(2), 3);
+            run.count_cache_hits((2, NanoUsd(250_000_000)));
             drop(item);
         }
         counts(&metrics, "news").count_rejected();
@@ -235,6 +250,8 @@ mod tests {
             r#"pointsman_step_duration_seconds_count{pipeline="mail",step="first"} 0"#,
             r#"pointsman_step_duration_seconds_count{pipeline="mail",step="second"} 3"#,
             r#"pointsman_restored_answers_total{pipeline="mail"} 9"#,
+            r#"pointsman_cache_hits_total{pipeline="mail"} 6"#,
+            r#"pointsman_cache_saved_usd_total{pipeline="mail"} 0.75"#,
         ] {
             assert_has_line(&text, line);
         }

@@ -21,8 +21,12 @@ mod abort_deadline;
 mod actor;
 mod advice;
 mod allowed_folders;
+mod answer_cache;
 mod answer_check;
+mod answer_lookup;
+mod cache_totals;
 mod cache_warmup;
+mod cached_request;
 mod caps;
 mod evidence;
 mod failed_item;
@@ -44,8 +48,10 @@ mod last_report;
 mod load_attachment;
 mod messages;
 mod metrics;
+mod model_identities;
 mod output_line;
 mod persistence;
+mod preview;
 mod probe_wait;
 mod progress;
 mod prompt_memory;
@@ -53,6 +59,7 @@ mod rendering;
 mod report;
 mod route_hold;
 mod setup;
+mod shared_requests;
 mod source_task;
 mod stats;
 mod step_log;
@@ -67,6 +74,7 @@ mod window;
 mod writer;
 
 pub use actor::Run;
+pub use answer_cache::AnswerCache;
 pub use caps::{Cap, CapHit, CapScope, RunBudgets};
 pub use failed_item::FailedItem;
 pub use failure_limit::MaxFailures;
@@ -76,12 +84,18 @@ pub use item_set::ItemSet;
 pub use last_report::{LastReport, failed_items_by_class, has_lost_session, is_last_session_lost};
 pub use messages::{Cancel, Pause, ProgressWatched, StopIntake};
 pub use metrics::RunMetrics;
-pub use persistence::{ModelIdentities, RunPersistence};
+pub use model_identities::ModelIdentities;
+pub use persistence::RunPersistence;
+pub use preview::{PreviewRow, ResultPreview};
 pub use progress::{Holding, Progress, WaitingForScope};
 pub use report::{
-    Calls, ErrorCount, GroupReport, Items, LatencySummary, Report, RunOutcome, Unprocessed, UnsavedItems,
+    CacheReport, Calls, ErrorCount, GroupReport, Items, LatencySummary, Report, RunOutcome, Unprocessed,
+    UnsavedItems,
 };
 pub use setup::{RunLimits, RunSetup};
+pub use shared_requests::SharedRequests;
+#[cfg(test)]
+pub(crate) use stats::empty_report;
 pub use summary::RunSummary;
 pub use tasks::RunTasks;
 pub use window::MAX_WINDOW;

@@ -11,12 +11,13 @@ use crate::source;
 use crate::store::{StepState, StoredItem};
 use crate::types::{Attempt, AttemptLog, Failure, StepName};
 
-/// Creates the line of an item that finished in this session.
-pub(super) fn line(job: &Job, result: &ItemResult) -> Line {
+/// Creates the line of an item that finished in this session, with its fields if the output needs them.
+pub(super) fn line(job: &Job, result: &ItemResult, needs_item: bool) -> Line {
     let lines = result.steps.iter().map(|step| (step.name.clone(), step_line(step))).collect();
     let mut line = Line::new(job.item.key.clone(), job.item.line, result.status, result.took, lines);
     line.answers = result.steps.iter().map(|step| (step.name.to_string(), step.answer.clone())).collect();
     line.error = result.error.as_ref().map(|(step, failure)| line_error(step, failure));
+    line.item = needs_item.then(|| job.item.value.clone());
     line
 }
 
@@ -57,6 +58,11 @@ pub(super) fn from_stored<'a>(
     line.answers = answers;
     line.error = outcome.error.as_ref().map(|(step, failure)| line_error(step, failure));
     Some(line)
+}
+
+/// Returns the stored fields of an item; `None` if they are not stored.
+pub(super) fn stored_fields(item: &StoredItem) -> Option<Value> {
+    item.head.input.as_deref().and_then(|input| serde_json::from_str(input).ok())
 }
 
 fn line_error(step: &StepName, failure: &Failure) -> LineError {

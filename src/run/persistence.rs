@@ -2,22 +2,29 @@
 //!
 //! A run without persistence stores nothing and behaves the same otherwise.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value;
 use tokio::task::JoinError;
 
+use super::answer_cache::AnswerCache;
 use super::file_stamp::is_unchanged;
 use super::item_set::ItemSet;
+use super::model_identities::ModelIdentities;
 use super::stored_steps;
 use crate::ledger::{CommitError, Ledger};
 use crate::pipeline::cache_key;
+use crate::pipeline::cache_mode::StepReuse;
+use crate::pipeline::definition::Step;
+use crate::source;
 use crate::store::{
     Error, ItemHead, ItemNumber, OutcomeRecord, Record, RunNumber, Session, StepRecord, StepState,
     StoredItem, StoredStep,
 };
 use crate::types::{
-    AttemptLog, Class, Fingerprint, ItemKey, ItemStatus, Prompt, RouteName, ScopeName, StepName, TargetName,
+    AttemptLog, Class, FieldCollector, Fingerprint, ItemKey, ItemStatus, Prompt, RouteName, ScopeName,
+    StepName, TargetName,
 };
 
 /// Where a run stores what must survive.
@@ -42,6 +49,8 @@ pub struct RunPersistence {
     pub seen_items: Mutex<ItemSet>,
     /// Items whose line was sent to the writer.
     pub items_with_line: Mutex<ItemSet>,
+    /// The fields of the items that were read from the input in this session.
+    pub input_fields: Mutex<FieldCollector>,
     /// Items that were not in the input when it was last read to its end, as ranges with both ends included.
     pub missing_items: Vec<(i64, i64)>,
     /// Whether the source has only a part of the run's items.
@@ -54,56 +63,8 @@ pub struct RunPersistence {
     pub model_identities: ModelIdentities,
     /// The targets of each route.
     pub routes: HashMap<RouteName, Vec<TargetName>>,
-}
-
-/// Fingerprints of the model identities of targets.
-///
-/// A reload may change the model of a target while a run is in progress. From then on its answers are stored without a key,
-/// so that a later session does not take an answer of one model for that of the other.
-#[derive(Debug, Default)]
-pub struct ModelIdentities(RwLock<Identities>);
-
-#[derive(Debug, Default)]
-struct Identities {
-    known: HashMap<TargetName, Fingerprint>,
-    changed: BTreeSet<TargetName>,
-}
-
-impl ModelIdentities {
-    /// Returns the identity of the model of a target; `None` if the target is not known or its model has changed.
-    pub fn get(&self, target: &TargetName) -> Option<Fingerprint> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).known.get(target).copied()
-    }
-
-    /// Forgets the targets whose model is not the same now, and returns them. `now` returns the identity of a target.
-    pub fn forget_changed(&self, now: impl Fn(&TargetName) -> Option<Fingerprint>) -> Vec<TargetName> {
-        let mut forgotten = Vec::new();
-        let mut identities = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let Identities { known, changed } = &mut *identities;
-        known.retain(|target, identity| {
-            // The calls of a target that is not configured any more end with the model that it had.
-            let is_same = now(target).is_none_or(|now| now == *identity);
-            if !is_same {
-                changed.insert(target.clone());
-                forgotten.push(target.clone());
-            }
-            is_same
-        });
-        forgotten.sort();
-        forgotten
-    }
-
-    /// Returns the targets whose model has changed.
-    pub fn changed(&self) -> BTreeSet<TargetName> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).changed.clone()
-    }
-}
-
-impl FromIterator<(TargetName, Fingerprint)> for ModelIdentities {
-    fn from_iter<I: IntoIterator<Item = (TargetName, Fingerprint)>>(identities: I) -> Self {
-        let known = identities.into_iter().collect();
-        Self(RwLock::new(Identities { known, changed: BTreeSet::new() }))
-    }
+    /// Which stored answers are reused.
+    pub cache: AnswerCache,
 }
 
 /// What to do with an item of the input.
@@ -135,6 +96,8 @@ pub(super) struct ItemPersistence {
     pub(super) head: Arc<ItemHead>,
     /// Records of its steps from earlier sessions.
     earlier_steps: Vec<StoredStep>,
+    /// The last session in which it finished. Its records of later sessions are of an interrupted item.
+    finished_in: Option<i64>,
     /// Records of this session: a second incarnation of the item continues from them.
     current_steps: Mutex<HashMap<StepName, StepRecord>>,
     /// Answers of earlier sessions that are still valid.
@@ -229,6 +192,13 @@ impl RunPersistence {
         !has_line && !self.missing_items.iter().any(|(first, last)| (*first..=*last).contains(&item.0))
     }
 
+    /// Records the fields of an item of the input.
+    pub(super) fn note_fields(&self, item: &source::Item) {
+        if let Value::Object(fields) = &item.value {
+            self.input_fields.lock().unwrap_or_else(PoisonError::into_inner).add(&item.key, fields);
+        }
+    }
+
     /// Records that the input has an item.
     pub(super) fn mark_seen(&self, item: ItemNumber) {
         self.seen_items.lock().unwrap_or_else(PoisonError::into_inner).insert(item);
@@ -261,21 +231,27 @@ fn records_of_line(item: &StoredItem) -> impl Iterator<Item = &StepRecord> {
 }
 
 impl ItemPersistence {
-    pub(super) fn new(run: Arc<RunPersistence>, head: Arc<ItemHead>, earlier_steps: Vec<StoredStep>) -> Self {
-        Self { run, head, earlier_steps, current_steps: Mutex::default(), restored_steps: Mutex::default() }
+    /// Creates the persistence of an item. `earlier` has its records and outcome of earlier sessions.
+    pub(super) fn new(run: Arc<RunPersistence>, head: Arc<ItemHead>, earlier: Option<StoredItem>) -> Self {
+        let (earlier_steps, outcome) = earlier.map(|item| (item.steps, item.outcome)).unwrap_or_default();
+        Self {
+            run,
+            head,
+            earlier_steps,
+            finished_in: outcome.map(|outcome| outcome.session.unwrap_or(i64::MAX)),
+            current_steps: Mutex::default(),
+            restored_steps: Mutex::default(),
+        }
     }
 
     fn lock_current_steps(&self) -> MutexGuard<'_, HashMap<StepName, StepRecord>> {
         self.current_steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the stored answer to the same request, if it is from a model that the request would go to now.
-    pub(super) fn find_answer(
-        &self,
-        step: &StepName,
-        route: &RouteName,
-        request_key: Fingerprint,
-    ) -> Option<StoredStep> {
+    /// Returns the stored answer of this item to the same request, if it is from a model that the request would go to now.
+    pub(super) fn find_answer(&self, step: &Step, request_key: Fingerprint) -> Option<StoredStep> {
+        let reuse = self.run.cache.reuse(step);
+        let Step { name: step, route, .. } = step;
         let targets = self.run.routes.get(route)?;
         let identities = targets.iter().filter_map(|target| self.run.model_identities.get(target));
         let valid: Vec<_> = identities.map(|identity| cache_key::answer_key(request_key, identity)).collect();
@@ -287,10 +263,21 @@ impl ItemPersistence {
         let session = self.run.session.number;
         let current = self.lock_current_steps().get(step).filter(|record| fits(record)).cloned();
         let current = current.map(|record| {
-            let answered_by = record.attempts.answered_attempt().cloned();
+            let answered_by = record.answered_by().cloned();
             StoredStep { session, record, answered_by }
         });
-        current.or_else(|| self.earlier_steps.iter().rev().find(|step| fits(&step.record)).cloned())
+        // After a session in which the item finished, it was interrupted.
+        let is_reused = |stored: &&StoredStep| match reuse {
+            StepReuse::Run | StepReuse::Store => true,
+            StepReuse::Off => self.finished_in.is_none_or(|finished_in| finished_in < stored.session),
+        };
+        let mut earlier = self.earlier_steps.iter().rev().filter(is_reused);
+        current.or_else(|| earlier.find(|step| fits(&step.record)).cloned())
+    }
+
+    /// Returns the targets of a route, in their order.
+    pub(super) fn targets(&self, route: &RouteName) -> &[TargetName] {
+        self.run.routes.get(route).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Records that an answer of an earlier session is still valid.
@@ -304,7 +291,7 @@ impl ItemPersistence {
     pub(super) fn ended(&self, step: &StepName) -> Option<StoredStep> {
         let current = self.lock_current_steps().get(step).cloned();
         if let Some(record) = current.filter(|record| record.state != StepState::Open) {
-            let answered_by = record.attempts.answered_attempt().cloned();
+            let answered_by = record.answered_by().cloned();
             return Some(StoredStep { session: self.run.session.number, record, answered_by });
         }
         self.restored_steps.lock().unwrap_or_else(PoisonError::into_inner).get(step).cloned()

@@ -1,5 +1,6 @@
 //! Progress of a run, published several times a second.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -45,6 +46,11 @@ pub struct Progress {
     pub remaining_seconds: Option<f64>,
     /// Fraction of the input that has been read; `None` if its size is unknown.
     pub input_fraction: Option<f64>,
+    /// Number of records of the input, which become items or rejects, as far as this session reads it. `None` while they are
+    /// counted, or if they are not: see [`Source::with_count`](crate::source::Source::with_count).
+    pub input_items: Option<u64>,
+    /// Items that failed in this session, by the class of their failure.
+    pub failed_items: BTreeMap<Class, u64>,
     /// Whether any answer so far is simulated.
     pub simulated: bool,
     /// Whether the run reads no more items.

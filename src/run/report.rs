@@ -61,6 +61,9 @@ pub struct Report {
     /// `None` if no cache was used or no price is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_saved_usd: Option<f64>,
+    /// What the answer cache answered; `None` if it answered nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheReport>,
     /// Attempts whose cost is unknown: the model has no price, or the provider did not report the usage.
     pub calls_of_unknown_cost: u64,
     /// Estimated cost of the superseded attempts, which is not in `cost_usd`: the average cost of the answered
@@ -135,6 +138,18 @@ impl Report {
     }
 }
 
+/// Requests that the answer cache answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CacheReport {
+    /// Answers that another item or run had paid for.
+    pub answers: u64,
+    /// All requests: those answers, and the requests that were sent.
+    pub requests: u64,
+    /// What those answers had cost, in US dollars, as far as it is known.
+    pub saved_usd: f64,
+}
+
 /// Finished items that the store could not save. A resumed run processes and pays for them again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -154,6 +169,8 @@ pub enum RunOutcome {
     Running,
     /// All of the input was processed.
     Completed,
+    /// The first items were processed, as many as were asked for. The input may have more.
+    Limited,
     /// The run was stopped before that.
     Interrupted,
     /// Before that, a cap was reached, no request was answered for longer than the run may hold, or too many
@@ -170,9 +187,18 @@ impl RunOutcome {
         match self {
             Self::Running => "running",
             Self::Completed => "completed",
+            Self::Limited => "limited",
             Self::Interrupted => "interrupted",
             Self::Paused => "paused",
             Self::IoFailed => "io_error",
+        }
+    }
+
+    /// Returns whether everything that was asked for was processed: all of the input, or its first items.
+    pub(super) fn is_regular(self) -> bool {
+        match self {
+            Self::Completed | Self::Limited => true,
+            Self::Running | Self::Interrupted | Self::Paused | Self::IoFailed => false,
         }
     }
 }
@@ -300,7 +326,7 @@ pub struct Calls {
 }
 
 /// Statistics of one step or one target.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct GroupReport {
     /// Attempts that were sent.

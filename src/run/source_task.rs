@@ -8,7 +8,7 @@ use actix::prelude::*;
 use futures_util::FutureExt;
 use tokio::sync::mpsc;
 
-use super::messages::{EntriesRead, InputError, LedgerFailed, SourceEnded};
+use super::messages::{EntriesRead, InputEnd, InputError, LedgerFailed, SourceEnded};
 use super::persistence::RunPersistence;
 use crate::chaos;
 use crate::guard::MemoryBudget;
@@ -45,9 +45,10 @@ pub(super) async fn run_source_task(
     let mut task =
         SourceTask { reader, demand, outstanding: 0, batch: Vec::new(), items: 0, persistence, memory, run };
     let ended = match task.read_entries().await {
-        Ok(SourceEnd::EndOfInput) => SourceEnded { error: None },
+        Ok(SourceEnd::EndOfInput) => SourceEnded { end: InputEnd::Complete },
+        Ok(SourceEnd::Limited) => SourceEnded { end: InputEnd::Limited },
         Ok(SourceEnd::RunStopped) => return,
-        Err(SourceFailure::Source(error)) => SourceEnded { error: Some(error) },
+        Err(SourceFailure::Source(error)) => SourceEnded { end: InputEnd::Failed(error) },
         Err(SourceFailure::Store(error)) => return task.run.ledger_failed.do_send(LedgerFailed(error)),
     };
     task.run.source_ended.do_send(ended);
@@ -57,6 +58,8 @@ pub(super) async fn run_source_task(
 enum SourceEnd {
     /// The source has ended.
     EndOfInput,
+    /// The most items that are read were read.
+    Limited,
     /// The run requests no more entries.
     RunStopped,
 }
@@ -128,6 +131,9 @@ impl SourceTask {
                 }
                 None => {
                     self.send().await?;
+                    if self.reader.is_limited() {
+                        return Ok(SourceEnd::Limited);
+                    }
                     self.reject_emptied_input()?;
                     return Ok(SourceEnd::EndOfInput);
                 }
@@ -139,6 +145,9 @@ impl SourceTask {
     async fn admit(&mut self, entry: &mut Entry) -> Result<Admission, SourceFailure> {
         let Entry::Item(item) = entry else { return Ok(Admission::Admitted) };
         self.items += 1;
+        if let Some(persistence) = &self.persistence {
+            persistence.note_fields(item);
+        }
         let bytes = ITEM_OVERHEAD_BYTES + memory_of(&item.value).saturating_mul(ITEM_COPIES_IN_MEMORY);
         let held = match self.memory.take(bytes).now_or_never() {
             Some(held) => held,

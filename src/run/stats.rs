@@ -7,8 +7,15 @@ use indexmap::IndexMap;
 
 use crate::types::{Attempt, AttemptLog, Class, Failure, ItemStatus, Outcome, StepName, Usage};
 
+use super::cache_totals::CacheTotals;
 use super::group_stats::{Cost, GroupStats, LatencyHistogram};
 use super::report::{Calls, ErrorCount, Items, Report, RunOutcome};
+
+/// Creates the report of a run without items.
+#[cfg(test)]
+pub(crate) fn empty_report(pipeline: &str, outcome: RunOutcome, took: Duration) -> Report {
+    RunStats::new(std::iter::empty()).report(pipeline, outcome, took)
+}
 
 /// Everything that a run has counted so far.
 #[derive(Debug)]
@@ -19,6 +26,8 @@ pub(super) struct RunStats {
     pub(super) cost: Cost,
     pub(super) simulated: bool,
     pub(super) first_reject: Option<String>,
+    /// What the answer cache answered, and the requests that were sent.
+    pub(super) cache: CacheTotals,
     item_times: LatencyHistogram,
     steps: IndexMap<StepName, GroupStats>,
     targets: BTreeMap<String, GroupStats>,
@@ -36,6 +45,7 @@ impl RunStats {
             cost: Cost::default(),
             simulated: false,
             first_reject: None,
+            cache: CacheTotals::default(),
             item_times: LatencyHistogram::new(),
             steps: steps.into_iter().map(|step| (step, GroupStats::new())).collect(),
             targets: BTreeMap::new(),
@@ -151,6 +161,11 @@ impl RunStats {
         }
     }
 
+    /// Returns how many items have failed, by class.
+    pub(super) fn failed_items(&self) -> BTreeMap<Class, u64> {
+        self.errors.iter().map(|(class, errors)| (*class, errors.count)).collect()
+    }
+
     /// Counts an item that an earlier session finished, and whether any of its answers is simulated.
     pub(super) fn count_stored_item(&mut self, status: ItemStatus, simulated: bool) {
         self.simulated |= simulated;
@@ -177,6 +192,7 @@ impl RunStats {
             tokens: self.tokens,
             cost_usd: self.cost.dollars(),
             cache_saved_usd: self.cost.cache_saved_dollars(),
+            cache: self.cache.report(),
             calls_of_unknown_cost: self.cost.unknown(),
             superseded_cost_usd: self.superseded_dollars(),
             uncertain_cost_usd: 0.0,

@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::answer_cache::CachedRequest;
 use super::job::Job;
 use super::persistence::ItemPersistence;
 use crate::ledger::CommitError;
 use crate::pipeline::definition::Step;
 use crate::pipeline::item_state::ItemState;
 use crate::pipeline::step_request::AnswerCheck;
-use crate::store::{FileStamp, StepRecord, StepState, StoredStep};
+use crate::store::{CachedAnswer, FileStamp, StepRecord, StepState, StoredStep};
 use crate::telemetry::{NestedSpan, record_error};
 use crate::types::{Attempt, AttemptLog, Class, Failure, Fingerprint, Outcome, Prompt, StepName, TargetName};
 
@@ -27,6 +28,12 @@ pub(super) struct StepLog {
     pub(super) request_key: Option<Fingerprint>,
     /// Key of the answer, if it is stored.
     pub(super) answer_key: Option<Fingerprint>,
+    /// Key of the request in the answer cache, if its answer is added to it.
+    pub(super) cache_request: Option<Fingerprint>,
+    /// Key of the answer in the answer cache, if it is added to it or taken from it.
+    pub(super) cache_key: Option<Fingerprint>,
+    /// The attempt of another item or run whose answer was taken from the answer cache, if no request was sent.
+    pub(super) reused: Option<Box<Attempt>>,
     /// Whether all of this is durable.
     pub(super) is_stored: bool,
     /// The earlier session whose answer was still valid, if no request was sent.
@@ -74,10 +81,32 @@ impl StepLog {
     pub(super) fn restore(&mut self, stored: &StoredStep, is_of_this_session: bool) {
         self.simulated = stored.record.simulated;
         self.answer_key = stored.record.answer_key;
+        self.reused = stored.record.reused.clone().filter(|_| is_of_this_session);
         self.is_stored = is_of_this_session;
         self.restored_from =
             (!is_of_this_session).then(|| stored.record.restored_from.unwrap_or(stored.session));
         self.answered_by.clone_from(&stored.answered_by);
+    }
+
+    /// Takes over an answer of the answer cache instead of sending a request: `target` of the route would give the same.
+    pub(super) fn reuse(
+        &mut self,
+        persistence: &ItemPersistence,
+        target: &TargetName,
+        cached: &CachedAnswer,
+    ) {
+        let answered_by = Attempt { target: target.clone(), ..cached.answered_by.clone() };
+        self.simulated = cached.simulated;
+        self.answer_key = self.request_key.and_then(|request| persistence.answer_key(request, target));
+        self.cache_key = Some(cached.key);
+        self.reused = Some(Box::new(answered_by.clone()));
+        self.answered_by = Some(answered_by);
+    }
+
+    /// Returns the keys under which the answer cache may have the answer to the request of `step`; `None` if it is sent in
+    /// any case.
+    pub(super) fn cached_request(&self, persistence: &ItemPersistence, step: &Step) -> Option<CachedRequest> {
+        persistence.run.cache.keys(self.cache_request?, persistence.targets(&step.route))
     }
 
     /// Returns a stored answer to the same request, if a model gave it that the request would go to now.
@@ -91,8 +120,9 @@ impl StepLog {
         let persistence = persistence?;
         let request_key = persistence.request_key(&step.name, prompt);
         self.request_key = Some(request_key);
+        self.cache_request = persistence.run.cache.request_key(&persistence.run.scope, step, prompt);
         self.files = files;
-        let stored = persistence.find_answer(&step.name, &step.route, request_key)?;
+        let stored = persistence.find_answer(step, request_key)?;
         self.restore(&stored, persistence.is_of_this_session(&stored));
         if !self.is_stored {
             persistence.mark_restored(&stored);
@@ -148,11 +178,13 @@ impl StepLog {
             attempts: self.attempts.clone(),
             restored_from: None,
             files: Vec::new(),
+            reused: None,
+            cache_key: None,
         }
     }
 
     /// Creates the record of the step with its answer.
-    fn answered(&self, step: &StepName, answer: Value) -> StepRecord {
+    pub(super) fn answered(&self, step: &StepName, answer: Value) -> StepRecord {
         StepRecord {
             step: step.clone(),
             state: StepState::Answered,
@@ -163,6 +195,8 @@ impl StepLog {
             attempts: self.attempts.clone(),
             restored_from: None,
             files: self.files.clone(),
+            reused: self.reused.clone(),
+            cache_key: self.cache_key,
         }
     }
 }
@@ -186,6 +220,10 @@ pub(super) async fn store_result(
                 .request_key
                 .zip(target)
                 .and_then(|(request_key, target)| persistence.answer_key(request_key, target));
+            log.cache_key = log
+                .cache_request
+                .zip(target)
+                .and_then(|(request, target)| persistence.run.cache.answer_key(request, target));
             if is_item_finished {
                 return Ok(());
             }
@@ -198,6 +236,7 @@ pub(super) async fn store_result(
         AnswerCheck::Failed(failure) => Some(failure.clone()),
     };
     log.answer_key = None;
+    log.cache_key = None;
     if !is_item_finished {
         // Nothing depends on this record, but it was paid for. If the ledger has failed, the next answer reports
         // it.

@@ -11,7 +11,7 @@ use crate::supervisor::panic_text;
 use crate::types::StepName;
 
 use super::actor::Run;
-use super::messages::SourceEnded;
+use super::messages::{InputEnd, SourceEnded};
 use super::persistence::RunPersistence;
 use super::setup::RunSetup;
 use super::source_task::{SourceRecipients, run_source_task};
@@ -44,7 +44,7 @@ impl RunSetup {
         let gathers = self.persistence.is_none() && self.window.is_none();
         let steps = self.pipeline.steps().iter().map(|step| step.name.clone()).collect();
         let (abort_tx, aborted) = watch::channel(false);
-        let run = Run::new(self, demand_tx, records_tx, abort_tx, output.ordered, reader.known_items());
+        let run = Run::new(self, demand_tx, records_tx, abort_tx, &output, &reader);
         (run, RunTasks { reader, output, persistence, steps, demand, records, aborted, gathers })
     }
 }
@@ -68,7 +68,7 @@ impl RunTasks {
         let source_task = async {
             if let Err(payload) = source_task.await {
                 let error = format!("the task that reads the items panicked: {}", panic_text(&*payload));
-                run.do_send(SourceEnded { error: Some(error.into()) });
+                run.do_send(SourceEnded { end: InputEnd::Failed(error.into()) });
             }
         };
         let persistence = self.persistence.map(|persistence| (persistence, self.steps));

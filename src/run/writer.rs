@@ -23,6 +23,7 @@ use super::abort_deadline::AbortDeadline;
 use super::messages::{LedgerFailed, OutputEnded, OutputFailed, RecordsWritten};
 use super::output_line;
 use super::persistence::RunPersistence;
+use super::preview::ResultPreview;
 use super::report::{Items, UnsavedItems};
 use crate::sink::{self, Line, RejectLine, ReorderBuffer, Sink};
 
@@ -69,12 +70,14 @@ pub struct RunOutput {
     pub rejects: Option<Sink<RejectLine>>,
     /// Whether lines are in the order of the input.
     pub ordered: bool,
+    /// Where the first lines are kept, to be shown after the run.
+    pub preview: Option<ResultPreview>,
 }
 
 impl RunOutput {
     /// Writes results to `lines` as they complete, and only counts rejects.
     pub fn new(lines: Sink<Line>) -> Self {
-        Self { lines, rejects: None, ordered: false }
+        Self { lines, rejects: None, ordered: false, preview: None }
     }
 
     /// Writes a line for each rejected piece of the input to `rejects`.
@@ -88,6 +91,13 @@ impl RunOutput {
     #[must_use]
     pub fn with_input_order(mut self) -> Self {
         self.ordered = true;
+        self
+    }
+
+    /// Keeps the first lines in `preview`.
+    #[must_use]
+    pub fn with_preview(mut self, preview: ResultPreview) -> Self {
+        self.preview = Some(preview);
         self
     }
 }
@@ -117,11 +127,12 @@ pub(super) async fn write(
     aborted: watch::Receiver<bool>,
     run: WriterRecipients,
 ) {
-    let RunOutput { mut lines, mut rejects, ordered } = output;
+    let RunOutput { mut lines, mut rejects, ordered, preview } = output;
     let order = ordered.then(ReorderBuffer::new);
     let mut writer = Writer {
         lines: &lines,
         rejects: rejects.as_ref(),
+        preview,
         order,
         received: 0,
         failure: None,
@@ -157,6 +168,8 @@ pub(super) async fn write(
                 | sink::Error::NotOwned { .. }
                 | sink::Error::RealAnswers { .. }
                 | sink::Error::InUse { .. }
+                | sink::Error::NotAFile { .. }
+                | sink::Error::NoParquet { .. }
                 | sink::Error::Thread { .. }
                 | sink::Error::Panicked { .. } => 0,
             }
@@ -187,6 +200,7 @@ pub(super) async fn write(
 struct Writer<'a> {
     lines: &'a Sink<Line>,
     rejects: Option<&'a Sink<RejectLine>>,
+    preview: Option<ResultPreview>,
     order: Option<ReorderBuffer<(Box<Line>, HeldMemory)>>,
     /// Lines that were received.
     received: u64,
@@ -344,7 +358,16 @@ impl Writer<'_> {
             let Some(last) = page.last() else { return };
             after = last.head.number;
             for item in page.iter().filter(|item| persistence.needs_line(item.head.number)) {
-                if let Some(line) = output_line::from_stored(steps.iter(), item, item.head.line) {
+                if let Some(mut line) = output_line::from_stored(steps.iter(), item, item.head.line) {
+                    if self.lines.needs_item() {
+                        line.item = output_line::stored_fields(item);
+                        if line.item.is_none() {
+                            // The item was not read in this session, and its fields are not stored: an original file
+                            // that has its line is kept.
+                            self.lines.mark_lines_missing();
+                            continue;
+                        }
+                    }
                     self.received += 1;
                     self.rewritten.count_finished_before(line.status);
                     self.write(line, HeldMemory::default()).await;
@@ -358,6 +381,7 @@ impl Writer<'_> {
         if self.failure.is_some() || self.unsaved.is_some() {
             return;
         }
+        self.preview.iter().for_each(|preview| preview.add(&line));
         match self.abort_deadline.within_deadline(self.lines.write_with_memory(line, memory)).await {
             Some(result) => self.record_result(result),
             // A line is missing: an original file is kept if it holds more.

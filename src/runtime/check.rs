@@ -6,10 +6,11 @@ use indexmap::{IndexMap, IndexSet};
 
 use crate::config::{Config, ResolvedConfig};
 use crate::diagnostics::{Diagnostic, Diagnostics};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Step};
 use crate::provider::Env;
 use crate::router::Target;
-use crate::types::RouteName;
+use crate::types::{Message, Prompt, RouteName};
+use crate::wire::Dialect;
 
 use super::budgets::DayBudgets;
 
@@ -61,6 +62,42 @@ pub fn served_pipelines(config: &Config) -> Result<Vec<Pipeline>, Diagnostics> {
     diagnostics.into_result(loaded.into_values().map(|(_, pipeline)| pipeline).collect())
 }
 
+/// Checks that a target of its route can take the requests of a step: not every format can express `seed` or `stop`.
+/// Returns a note if only some of the targets can.
+fn check_settings(usable: &ResolvedConfig, step: &Step) -> Result<Option<String>, Diagnostic> {
+    let mut prompt = step.prompt_settings();
+    match step.embedding {
+        Some(options) => prompt = Prompt::embeddings(["x"], options),
+        None => prompt.messages.push(Message::user("x")),
+    }
+    let mut able = 0;
+    let mut unable: Vec<String> = Vec::new();
+    for target in usable.targets_of(step) {
+        let Some(settings) = usable.providers.get(&target.name.provider).map(|ready| &ready.settings) else {
+            continue;
+        };
+        let Some(model) = settings.models.get(&target.name.model) else { continue };
+        let dialect = Dialect { extra: model.extra.clone(), ..settings.dialect.clone() };
+        let base_url = settings.base_url.as_deref().unwrap_or_default();
+        match settings.format.encode(&prompt, &model.name, base_url, &dialect) {
+            Ok(_) => able += 1,
+            Err(failure) => unable.push(format!("{}: {}", target.name, failure.message)),
+        }
+    }
+    let Step { name, route, .. } = step;
+    let reasons = unable.join("; ");
+    match (unable.is_empty(), able) {
+        (true, _) => Ok(None),
+        (false, 0) => Err(Diagnostic::new(format!(
+            "no target of route `{route}` can take the requests of step `{name}`"
+        ))
+        .with_help(reasons)),
+        (false, _) => Ok(Some(format!(
+            "the requests of step `{name}` go only to some targets of route `{route}`: {reasons}"
+        ))),
+    }
+}
+
 fn check_resolved(
     config: &Config,
     pipelines: &[PathBuf],
@@ -106,6 +143,12 @@ fn check_resolved(
         diagnostics.extend(more);
     }
     let mut notes = usable.notes.clone();
+    for step in loaded.iter().flat_map(Pipeline::steps) {
+        match check_settings(&usable, step) {
+            Ok(note) => notes.extend(note),
+            Err(diagnostic) => diagnostics.push(diagnostic),
+        }
+    }
     let targets: Vec<&Target> = if pipelines.is_empty() {
         let routes = used_routes.iter().filter_map(|route| usable.route(route).ok());
         routes.flat_map(|route| &route.targets).collect()

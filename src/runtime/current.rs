@@ -10,8 +10,9 @@ use std::sync::Weak;
 
 use crate::config::{Config, ResolvedConfig};
 use crate::diagnostics::Diagnostics;
+use crate::pipeline::cache_key::shared_model_key;
 use crate::pipeline::{Defaults, ModelIdentity, Pipeline};
-use crate::provider::{Model, Settings};
+use crate::provider::{HeaderSource, Model, Settings};
 use crate::types::{Fingerprint, RouteName, TargetName};
 
 use super::budgets::DayBudgets;
@@ -75,6 +76,11 @@ impl Current {
         model_identity_of(&self.usable, target)
     }
 
+    /// Returns the fingerprint of the model of a target and its address; `None` if it is not usable.
+    pub(super) fn shared_model_identity(&self, target: &TargetName) -> Option<Fingerprint> {
+        shared_model_identity_of(&self.usable, target)
+    }
+
     /// Returns the usable targets of a route.
     pub(super) fn targets_of(
         &self,
@@ -93,6 +99,24 @@ impl Current {
 pub(super) fn model_identity_of(usable: &ResolvedConfig, target: &TargetName) -> Option<Fingerprint> {
     let settings = &usable.providers.get(&target.provider)?.settings;
     Some(model_identity(settings, settings.models.get(&target.model)?))
+}
+
+/// Returns the fingerprint of the model of a target and its address, for the answer cache; `None` if it is not usable.
+pub(super) fn shared_model_identity_of(usable: &ResolvedConfig, target: &TargetName) -> Option<Fingerprint> {
+    let settings = &usable.providers.get(&target.provider)?.settings;
+    let identity = model_identity(settings, settings.models.get(&target.model)?);
+    let labels: Vec<_> = settings.headers.values().map(header_identity).collect();
+    let names = settings.headers.keys().map(|name| name.as_str().as_bytes());
+    let headers = names.zip(labels.iter().map(Vec::as_slice));
+    Some(shared_model_key(identity, settings.base_url.as_deref(), headers))
+}
+
+/// Returns what is known of the value of a header without reading its source.
+fn header_identity(source: &HeaderSource) -> Vec<u8> {
+    match source {
+        HeaderSource::Value(value) => value.as_bytes().to_vec(),
+        HeaderSource::Read(source) => source.label().to_string().into_bytes(),
+    }
 }
 
 /// Returns the fingerprint of a model: what its answers depend on, besides the request.

@@ -4,6 +4,7 @@ use crate::clock::ClockError;
 use crate::diagnostics::Diagnostics;
 use crate::pipeline::ManifestDiff;
 use crate::provider;
+use crate::sink;
 use crate::source;
 use crate::store::{self, RunNumber};
 use crate::supervisor;
@@ -123,6 +124,20 @@ pub enum Error {
     /// The system clock is out of range.
     #[error(transparent)]
     Clock(#[from] ClockError),
+    /// The results of a run cannot have the fields of its items.
+    #[error(
+        "the fields of {} of its finished items are not stored (`keep_inputs` of `[store]`), and its input cannot be read or \
+         has these items no more: the results cannot have the columns of the input; {}",
+        items,
+        Remedy::MinimalColumns
+    )]
+    FieldsNotStored {
+        /// How many items.
+        items: u64,
+    },
+    /// The results of a run cannot be written.
+    #[error(transparent)]
+    Output(sink::Error),
     /// Pointsman has stopped.
     #[error("pointsman has stopped")]
     Stopped,
@@ -159,6 +174,8 @@ impl Error {
             Self::Changed { .. } => Some(changed_advice()),
             Self::RealRun(_) => Some(real_run_advice()),
             Self::SimulatedRun(_) => Some(Remedy::BeginNewRun.into()),
+            Self::FieldsNotStored { .. } => Some(Remedy::MinimalColumns.into()),
+            Self::Output(error) => error.advice(),
             Self::Store(error) => error.advice(),
             Self::Diagnostics(_)
             | Self::Provider { .. }

@@ -13,10 +13,12 @@ mod current;
 mod daily_quotas;
 mod error;
 mod existing_run;
+mod export;
 mod failed_items;
 mod file_digest;
 mod metrics;
 mod metrics_text;
+mod model_list;
 mod open_runs;
 mod open_sessions;
 mod operations;
@@ -26,7 +28,10 @@ mod pause_options;
 mod plan;
 mod pointsman;
 mod progress_stream;
+mod question;
 mod reload;
+#[cfg(any(feature = "cli", feature = "server"))]
+pub(crate) mod request_spending;
 mod resume;
 mod resume_options;
 mod route_health;
@@ -44,13 +49,19 @@ pub use config_diff::{AppliedAs, ConfigDiff, SettingChange};
 #[cfg(feature = "server")]
 pub(crate) use current::ConfigurationVersion;
 pub use error::Error;
+pub use export::{Exported, export, layout_of};
 pub use failed_items::FailedItems;
+pub use model_list::{ListedModel, ProviderModels, list_models};
 pub use outcome::{rejected_count, retried_classes};
 pub use outputs::{owner_of, record_written};
 pub use pause_options::PauseOptions;
-pub use plan::{Bound, CachePlan, InputScan, JoinedPlan, NoCalls, Plan, Range, Sample, StepPlan, TargetPlan};
+pub use plan::{
+    Bound, CachePlan, InputScan, ItemCheck, ItemFault, JoinedPlan, NoCalls, Plan, Range, RenderedPrompt,
+    Sample, StepPlan, TargetPlan, unknown_columns,
+};
 pub use pointsman::Pointsman;
 pub use progress_stream::ProgressStream;
+pub use question::{Question, QuestionAnswer, QuestionError};
 pub use reload::ReloadReport;
 pub use resume::PreparedRun;
 pub use resume_options::ResumeOptions;

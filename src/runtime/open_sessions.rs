@@ -24,16 +24,20 @@ impl OpenSessions {
         }
         let current = current();
         drop(session.model_identities.forget_changed(|target| current.model_identity(target)));
+        drop(session.cache.models.forget_changed(|target| current.shared_model_identity(target)));
     }
 
     /// Records a configuration that is about to be used: from now on, answers of changed models are stored without a key.
+    /// `next` returns the model of a target, and `next_shared` the model with its address.
     /// Returns those models, each with the run that uses it.
     pub(super) fn forget_changed_models(
         &self,
         next: impl Fn(&TargetName) -> Option<Fingerprint>,
+        next_shared: impl Fn(&TargetName) -> Option<Fingerprint>,
     ) -> Vec<(RunNumber, TargetName)> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = sessions.iter().filter_map(Weak::upgrade).flat_map(|session| {
+            drop(session.cache.models.forget_changed(&next_shared));
             let targets = session.model_identities.forget_changed(&next).into_iter();
             targets.map(move |target| (session.run, target))
         });

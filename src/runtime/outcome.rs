@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::run::{Unprocessed, is_last_session_lost};
-use crate::sink::{ReplaceableFile, WrittenFile};
+use crate::sink::{ReplaceableFile, RowLayout, WrittenFile};
 use crate::store::StoredRun;
 use crate::types::{Class, ScopeName, TargetName};
 
@@ -47,12 +47,18 @@ pub(super) struct StoredOutcome {
     /// The scope that was last set for the run; empty for none.
     #[serde(skip_serializing_if = "ScopeName::is_empty")]
     pub(super) scope: ScopeName,
+    /// Whether the run was begun although another one existed, so that every request is sent.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) fresh: bool,
     /// Targets whose model a reload has changed during a session. Their answers are of more than one model, so the next
     /// session counts the model as changed.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub(super) changed_models: BTreeSet<TargetName>,
     /// The classes of failed items that the last session processed again, if it processed only those.
     pub(super) retry: Option<Vec<Class>>,
+    /// What the columns of the results are made from; `None` if only earlier versions worked on the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) layout: Option<RowLayout>,
 }
 
 /// Returns the stored outcome of a run; the default if another version wrote it in a form that cannot be read.
@@ -73,6 +79,11 @@ pub(super) fn outcome_before_session(run: &StoredRun) -> StoredOutcome {
     outcome
 }
 
+/// Returns what the columns of a run's results are made from; `None` if only earlier versions worked on the run.
+pub(super) fn stored_layout(run: &StoredRun) -> Option<RowLayout> {
+    stored_outcome(run).layout
+}
+
 /// Returns how many lines of a run's input were rejected, when it was last read to its end.
 pub fn rejected_count(run: &StoredRun) -> u64 {
     stored_outcome(run).rejected
@@ -90,11 +101,28 @@ impl StoredOutcome {
         Self { session: Some(0), ..Self::default() }
     }
 
+    /// Records what the columns of the results are made from, and returns whether that is new. Fields of the input that are
+    /// not known now stay as they were; an input that is read again may have others.
+    pub(super) fn set_layout(&mut self, mut layout: RowLayout, is_partial: bool) -> bool {
+        let before = self.layout.take();
+        let known = before.as_ref().and_then(|before| before.fields.clone());
+        if layout.fields.is_none() || is_partial && known.is_some() {
+            layout.fields = known;
+            if let Some(fields) = layout.fields.as_mut().filter(|_| !is_partial) {
+                fields.has_more = true;
+            }
+        }
+        let is_new = before.as_ref() != Some(&layout);
+        self.layout = Some(layout);
+        is_new
+    }
+
     /// Records files that a session opens. The files of earlier sessions stay recorded: an earlier file exists
     /// until it is replaced.
     pub(super) fn record_opened(&mut self, files: &[WrittenFile]) {
         for file in files {
-            self.outputs.retain(|known| !known.is_same_file(file));
+            // A file that this session begins in another way may still have its earlier beginning.
+            self.outputs.retain(|known| !known.is_same_file(file) || !known.begins_like(file));
             self.outputs.push(file.clone());
         }
     }
@@ -111,8 +139,14 @@ impl StoredOutcome {
     pub(super) fn record_closed(&mut self, files: &[WrittenFile], is_written: bool) {
         for file in files {
             let Ok(Some(now)) = WrittenFile::at(file.path()) else { continue };
-            if is_written || self.outputs.iter().any(|known| known.is_same_file(&now)) {
-                self.replace_at_path(now);
+            let known = self.outputs.iter().find(|known| known.is_same_file(&now));
+            match known {
+                _ if is_written => self.replace_at_path(now.with_beginning_of(file)),
+                Some(known) => {
+                    let now = now.with_beginning_of(known);
+                    self.replace_at_path(now);
+                }
+                None => {}
             }
         }
     }

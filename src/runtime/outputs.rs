@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, Step};
 use crate::run::RunOutput;
-use crate::sink::{OutputOwner, WrittenFile, WrittenLength};
+use crate::sink::{OutputOwner, StepColumns, WrittenFile, WrittenLength};
 use crate::store::{RunNumber, Store, StoredRun};
+use crate::types::ResponseFormat;
 
 use super::error::Error;
 use super::existing_run::was_simulated;
@@ -37,10 +38,19 @@ pub async fn record_written(store: &dyn Store, run: RunNumber, path: &Path) -> R
     let mut outcome = stored_outcome(&known);
     let unread = |source| Error::System { what: "reading the output again", source };
     if let Some(file) = WrittenFile::at(path).map_err(unread)? {
-        outcome.replace_at_path(file);
+        outcome.replace_at_path(file.with_present_beginning().map_err(unread)?);
     }
     // Writing a copy of its lines does not count as activity of the run.
     Ok(store.record_outcome(run, &serde_json::to_value(outcome).unwrap_or_default()).await?)
+}
+
+/// Returns the columns of the answers of a pipeline.
+pub(super) fn step_columns(pipeline: &Pipeline) -> Vec<StepColumns> {
+    let columns = |step: &Step| match step.response_format() {
+        ResponseFormat::Json(schema) => StepColumns::of_schema(step.name.clone(), &schema),
+        ResponseFormat::Text | ResponseFormat::Choice(_) => StepColumns::new(step.name.clone()),
+    };
+    pipeline.steps().iter().map(columns).collect()
 }
 
 /// Returns the files that `output` writes.

@@ -17,12 +17,13 @@ use crate::clock;
 use crate::config::{Config, ResolvedConfig};
 use crate::diagnostics::Diagnostics;
 use crate::guard::MemoryBudget;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Overrides, Pipeline};
 use crate::provider::{self, Env, Snapshot, process_env};
 use crate::router::{
     EmbeddingBatcher, EmbeddingRequest, Embeddings, Request, ResponseStream, Router, RouterHandle, Scopes,
     SharedRoutes,
 };
+use crate::run::SharedRequests;
 use crate::store::Store;
 use crate::supervisor::{
     ChildSpec, ChildStatus, Children, Drain, Drained, RestartChild, RestartsExhausted, Slot, Start,
@@ -77,6 +78,8 @@ struct Inner {
     draining: Arc<AtomicBool>,
     runs: Arc<OpenRuns>,
     sessions: OpenSessions,
+    /// The requests of stored runs that other items and runs may share.
+    shared_requests: SharedRequests,
     metrics: Metrics,
     arbiters: Arbiters,
     fatal_error: watch::Receiver<Option<String>>,
@@ -236,6 +239,17 @@ impl Pointsman {
         self.current().load_pipeline(|defaults, routes| Pipeline::load(path, defaults, routes))
     }
 
+    /// Reads a pipeline with `overrides` in place of its settings, or, without a file, the pipeline that they make, and
+    /// checks it likewise.
+    ///
+    /// # Errors
+    /// All problems of the pipeline, or that the overrides do not fit it.
+    #[doc(hidden)]
+    pub fn pipeline_with(&self, path: Option<&Path>, overrides: &Overrides) -> Result<Pipeline, Diagnostics> {
+        self.current()
+            .load_pipeline(|defaults, routes| Pipeline::load_with(path, overrides, defaults, routes))
+    }
+
     /// Reads a pipeline from a text whose author may not choose files, and checks it likewise. `file` is its name in
     /// diagnostics.
     ///
@@ -325,6 +339,10 @@ impl Pointsman {
 
     pub(super) fn sessions(&self) -> &OpenSessions {
         &self.inner.sessions
+    }
+
+    pub(super) fn shared_requests(&self) -> &SharedRequests {
+        &self.inner.shared_requests
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -501,6 +519,7 @@ async fn begin(
         draining,
         runs,
         sessions: OpenSessions::default(),
+        shared_requests: SharedRequests::default(),
         metrics,
         arbiters,
         fatal_error,

@@ -25,7 +25,7 @@ use super::budgets::DayBudgets;
 use super::changes::{AddedScopes, KeyLookup};
 use super::children::{Providers, account, provider_child, provider_spec, route_table};
 use super::config_diff::{AppliedAs, ConfigDiff, of_provider};
-use super::current::{Current, model_identity_of};
+use super::current::{Current, model_identity_of, shared_model_identity_of};
 use super::error::Error;
 use super::pointsman::{self, Pointsman};
 
@@ -240,8 +240,10 @@ impl Pointsman {
         budgets.apply_caps(&latest.budgets, &budget_settings);
         MemoryBudget::of_process().set_total(config.run.max_memory.0);
         // Before the first call of a changed model.
-        let changed_models =
-            self.sessions().forget_changed_models(|target| model_identity_of(&usable, target));
+        let changed_models = self.sessions().forget_changed_models(
+            |target| model_identity_of(&usable, target),
+            |target| shared_model_identity_of(&usable, target),
+        );
         replaced.iter().for_each(|(old, new)| new.inherit(old));
         for (state, update) in updates {
             state.apply_update(update);

@@ -9,16 +9,17 @@ use tokio::time::{Instant, sleep};
 use crate::ledger::Ledger;
 use crate::pipeline::{Pipeline, RunManifest, TargetManifest};
 use crate::provider::{Model, Settings};
-use crate::run::RunPersistence;
-use crate::sink::{OutputOwner, ReplaceableFile, WrittenFile};
+use crate::run::{AnswerCache, ModelIdentities, RunPersistence};
+use crate::sink::{OutputOwner, ReplaceableFile, RowLayout, WrittenFile};
+use crate::source::{Entry, Source};
 use crate::store::{self, RunLock, RunMetadata, RunNumber, RunState, RunTotals, Store};
-use crate::types::{RouteName, ScopeName, TargetName};
+use crate::types::{ItemKey, RouteName, ScopeName, TargetName};
 
 use super::budgets::MaxCost;
 use super::current::model_identity;
 use super::error::Error;
 use super::existing_run::{ExistingRun, SIMULATED_SUFFIX};
-use super::outcome::{StoredOutcome, outcome_before_session, rejected_count, stored_outcome};
+use super::outcome::{StoredOutcome, outcome_before_session, rejected_count, stored_layout, stored_outcome};
 use super::pause_options::PauseOptions;
 use super::pointsman::Pointsman;
 use super::resume_options::ResumeOptions;
@@ -26,6 +27,9 @@ use super::session::ActiveSession;
 
 /// The run number whose lock stands for a run that is being created.
 const CREATION_LOCK: RunNumber = RunNumber(0);
+
+/// How many items are looked up at once.
+const KEYS_PER_LOOK_UP: usize = 200;
 
 /// How long to wait for the lock for new runs: its holder looks for the run and then creates it, and each of the
 /// two may wait for the database.
@@ -100,6 +104,11 @@ impl PreparedRun {
         OutputOwner::of(existing.outputs).replacing(existing.replaceable).simulated(self.is_simulated)
     }
 
+    /// Returns what the columns of its results were made from in an earlier session.
+    pub(super) fn layout(&self) -> Option<RowLayout> {
+        self.existing.as_ref().and_then(|existing| stored_layout(&existing.run))
+    }
+
     /// Allows the run to replace this file, which it did not write, in this session and later ones.
     #[doc(hidden)]
     pub fn add_replaceable_file(&mut self, file: ReplaceableFile) {
@@ -110,6 +119,36 @@ impl PreparedRun {
     #[doc(hidden)]
     pub fn add_written_file(&mut self, file: WrittenFile) {
         self.additional_files.push(file);
+    }
+
+    /// Returns whether a source has an item of the run, by its key. A run without items has one in every source.
+    ///
+    /// # Errors
+    /// If the source or the store cannot be read.
+    #[doc(hidden)]
+    pub async fn has_item_of(&self, source: Source) -> Result<bool, Error> {
+        let Some(existing) = &self.existing else { return Ok(true) };
+        if existing.totals.open + existing.totals.finished() == 0 {
+            return Ok(true);
+        }
+        let mut reader = source.read().map_err(Error::Source)?;
+        let mut keys: Vec<ItemKey> = Vec::with_capacity(KEYS_PER_LOOK_UP);
+        loop {
+            let next = reader.next().await.transpose().map_err(Error::Source)?;
+            let is_end = next.is_none();
+            keys.extend(next.and_then(|entry| match entry {
+                Entry::Item(item) => Some(item.key),
+                Entry::Rejected(_) => None,
+            }));
+            if keys.len() < KEYS_PER_LOOK_UP && !is_end {
+                continue;
+            }
+            let found = self.options.store.look_up(existing.run.number, &keys).await?;
+            if found.iter().any(Option::is_some) || is_end {
+                return Ok(found.iter().any(Option::is_some));
+            }
+            keys.clear();
+        }
     }
 
     pub(super) fn store(&self) -> &Arc<dyn Store> {
@@ -133,16 +172,18 @@ impl PreparedRun {
         self.options.scope.clone().or_else(before).unwrap_or_default()
     }
 
-    /// Begins a session that writes `files`.
+    /// Begins a session that writes `files`, with results of this layout.
     pub(super) async fn begin_session(
         self,
         pointsman: &Pointsman,
         mut files: Vec<WrittenFile>,
+        layout: RowLayout,
     ) -> Result<ActiveSession, Error> {
-        let Self { options, metadata, manifest, existing, additional_files, replaceable, is_simulated: _ } =
+        let Self { options, metadata, manifest, existing, additional_files, replaceable, is_simulated } =
             self;
         files.extend(additional_files);
         let store = options.store.clone();
+        let is_new = existing.is_none();
         let session_run = match existing {
             Some(existing) => SessionRun::from(existing),
             None => create_run(&options, &metadata, &manifest).await?,
@@ -155,7 +196,12 @@ impl PreparedRun {
         let scope = options.scope.unwrap_or_else(|| outcome.scope.clone());
         let is_scope_new = scope != outcome.scope;
         outcome.scope = scope.clone();
-        let has_new_terms = is_cap_new || is_scope_new;
+        let is_layout_new = outcome.set_layout(layout, options.partial);
+        let is_begun_fresh = is_new && options.force_new;
+        let is_freshness_new = is_begun_fresh && !outcome.fresh;
+        outcome.fresh |= is_begun_fresh;
+        let is_fresh = outcome.fresh || options.retry.is_some();
+        let has_new_terms = is_cap_new || is_scope_new || is_layout_new || is_freshness_new;
         if !files.is_empty() || !replaceable.is_empty() || has_new_terms || outcome.lost_session {
             // Before the first request or write: the session after a crash finds the cap, the scope and the files. A
             // session that was lost is noted before the number of this session hides it.
@@ -166,6 +212,9 @@ impl PreparedRun {
         let before = store.spent_by(run).await?;
         pointsman.current().budgets.sync_from_store(&*store, [&scope]).await?;
         pointsman.restore_daily_quotas(&*store).await?;
+        if options.move_identity {
+            store.set_identity(run, &options.identity).await?;
+        }
         let session = store.begin_session(run, Some(&metadata), restarts_items).await?;
         pointsman.restore_token_stats(&*store, run, &scope, session.last_item).await?;
         let routes: HashMap<RouteName, Vec<TargetName>> = manifest
@@ -181,6 +230,12 @@ impl PreparedRun {
             .flatten()
             .map(|target| (target.target.clone(), target.model_identity))
             .collect();
+        let models = pointsman.shared_model_identities(routes.values().flatten());
+        let requests = pointsman.shared_requests().clone();
+        let runtime = pointsman.runtime().clone();
+        let cache = AnswerCache::new(options.cache, models, requests, store.clone(), runtime)
+            .simulated(is_simulated)
+            .fresh(is_fresh);
         let ledger =
             Ledger::counting(store.clone(), pointsman.runtime().clone(), Some(pointsman.sent_calls()))
                 .with_metrics(pointsman.metrics().ledgers.clone());
@@ -194,12 +249,14 @@ impl PreparedRun {
             retry_classes: options.retry,
             seen_items: Mutex::default(),
             items_with_line: Mutex::default(),
+            input_fields: Mutex::default(),
             missing_items,
             is_partial_input: options.partial,
             known_items,
             has_earlier_answers: totals.open + totals.completed > 0,
             model_identities,
             routes,
+            cache,
         });
         pointsman.sessions().add(&persistence, || pointsman.current());
         let state_when_completed = match state {
@@ -219,8 +276,10 @@ impl PreparedRun {
             written_lengths: Vec::new(),
             state_when_completed,
             outcome,
+            own_steps: Vec::new(),
             outputs: files,
             is_partial: options.partial,
+            cache_limits: options.cache_limits,
             _lock: lock,
         })
     }
@@ -355,6 +414,13 @@ impl Pointsman {
         let is_simulated =
             |route: &RouteName| current.targets_of(route).any(|(_, settings, _)| settings.is_simulated());
         pipeline.routes().any(is_simulated)
+    }
+
+    /// Returns the models of these targets with their addresses.
+    fn shared_model_identities<'a>(&self, targets: impl Iterator<Item = &'a TargetName>) -> ModelIdentities {
+        let current = self.current();
+        let identity = |target: &TargetName| Some((target.clone(), current.shared_model_identity(target)?));
+        targets.filter_map(identity).collect()
     }
 
     /// Returns the manifests of a route's targets.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::store::{RunNumber, Store};
+use crate::pipeline::CacheMode;
+use crate::store::{CacheLimits, RunNumber, Store};
 use crate::types::{Class, ScopeName};
 
 use super::budgets::MaxCost;
@@ -44,6 +45,8 @@ pub struct ResumeOptions {
     pub identity: String,
     /// The run to resume, regardless of its identity. It must exist.
     pub run: Option<RunNumber>,
+    /// Whether the resumed `run` gets this `identity`, because its files were moved.
+    pub move_identity: bool,
     /// The paths and formats of its files. They are stored for the commands that list or resume runs.
     pub command: Value,
     /// The files that it reads and writes. While they are unchanged after the run has completed, it is up to date.
@@ -67,6 +70,11 @@ pub struct ResumeOptions {
     /// The scope of the run's requests; empty for none. It is stored with the run and applies to later sessions until
     /// another is set. `None` keeps the last one.
     pub scope: Option<ScopeName>,
+    /// Which stored answers are reused instead of sending a request. With `force_new` and `retry`, no answer of another item
+    /// or run is reused.
+    pub cache: CacheMode,
+    /// What the answer cache of the store may contain when a session ends.
+    pub cache_limits: CacheLimits,
 }
 
 impl ResumeOptions {
@@ -79,6 +87,7 @@ impl ResumeOptions {
             store,
             identity: identity.into(),
             run: None,
+            move_identity: false,
             command: Value::Null,
             files: Vec::new(),
             accept_changes: false,
@@ -89,6 +98,8 @@ impl ResumeOptions {
             max_cost: None,
             pause: PauseOptions::default(),
             scope: None,
+            cache: CacheMode::Auto,
+            cache_limits: CacheLimits::default(),
         }
     }
 
@@ -103,6 +114,13 @@ impl ResumeOptions {
     #[must_use]
     pub fn with_run(mut self, run: RunNumber) -> Self {
         self.run = Some(run);
+        self
+    }
+
+    /// Sets whether the resumed run gets the identity of these options, because its files were moved.
+    #[must_use]
+    pub fn with_move_identity(mut self, move_identity: bool) -> Self {
+        self.move_identity = move_identity;
         self
     }
 
@@ -166,6 +184,20 @@ impl ResumeOptions {
     #[must_use]
     pub fn with_pause(mut self, pause: PauseOptions) -> Self {
         self.pause = pause;
+        self
+    }
+
+    /// Sets which stored answers are reused instead of sending a request.
+    #[must_use]
+    pub fn with_cache(mut self, cache: CacheMode) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Sets what the answer cache of the store may contain when a session ends.
+    #[must_use]
+    pub fn with_cache_limits(mut self, limits: CacheLimits) -> Self {
+        self.cache_limits = limits;
         self
     }
 

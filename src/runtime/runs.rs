@@ -13,7 +13,7 @@ use crate::guard::SharedBudget;
 use crate::pipeline::{FileUse, Pipeline, ProtectedFiles};
 use crate::router::SharedRoutes;
 use crate::run::{RunBudgets, RunOutput, RunRoute};
-use crate::sink::WrittenFile;
+use crate::sink::{RowLayout, WrittenFile};
 use crate::source::Source;
 use crate::types::{NanoUsd, ProviderName, RouteName, ScopeName, Spend};
 
@@ -160,21 +160,37 @@ struct PendingRun {
 }
 
 impl PendingRun {
-    async fn run(self, pointsman: &Pointsman, source: Source, output: RunOutput) -> Result<RunHandle, Error> {
+    async fn run(
+        self,
+        pointsman: &Pointsman,
+        source: Source,
+        mut output: RunOutput,
+    ) -> Result<RunHandle, Error> {
         let Self { pipeline, terms, notes, prepared, open } = self;
         let RunTerms { cap, pause, scope } = terms;
         let validator = pipeline.clone();
         let source = source.with_check(move |item| validator.validate_item(item));
         let input = InputFile::of(&source);
-        let files = outputs::output_files(&output);
-        let written_lengths = outputs::written_lengths(&output);
         let input_path = source.path().map(Path::to_owned);
         // Before anything is stored: a source that cannot be read leaves no trace in the store.
-        let reader = source.read().map_err(Error::Source)?;
+        let mut reader = source.read().map_err(Error::Source)?;
+        let mut layout = RowLayout::new(outputs::step_columns(&pipeline));
+        layout.is_simulated = pointsman.is_simulated(&pipeline);
+        if output.lines.needs_fields() {
+            layout.fields = Some(reader.fields().await);
+        }
+        let own_steps = layout.steps.clone();
+        if let Some(earlier) = prepared.as_ref().and_then(PreparedRun::layout) {
+            layout = layout.with_earlier(&earlier);
+        }
+        output.lines.set_layout(&layout);
+        let files = outputs::output_files(&output);
+        let written_lengths = outputs::written_lengths(&output);
         let session = match prepared {
             Some(prepared) => {
-                let mut session = prepared.begin_session(pointsman, files.clone()).await?;
+                let mut session = prepared.begin_session(pointsman, files.clone(), layout).await?;
                 session.set_files(input, written_lengths);
+                session.own_steps = own_steps;
                 Some(session)
             }
             None => None,

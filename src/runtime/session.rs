@@ -8,9 +8,9 @@ use serde_json::Value;
 
 use crate::guard::SharedBudget;
 use crate::run::{Report, RunOutcome, RunPersistence, Unprocessed};
-use crate::sink::{WrittenFile, WrittenLength};
-use crate::store::{self, RunLock, RunNumber, RunState, Store};
-use crate::types::{ProviderName, Spend, error_chain};
+use crate::sink::{StepColumns, WrittenFile, WrittenLength};
+use crate::store::{self, CacheLimits, RunLock, RunNumber, RunState, Store};
+use crate::types::{InputFields, ProviderName, Spend, error_chain};
 
 use super::budgets::record_missing_spend;
 use super::file_digest::{self, InputFile};
@@ -55,12 +55,16 @@ pub(super) struct ActiveSession {
     pub(super) state_when_completed: RunState,
     /// The stored outcome of earlier sessions and of the beginning of this one.
     pub(super) outcome: StoredOutcome,
+    /// The columns of the answers that this session gets.
+    pub(super) own_steps: Vec<StepColumns>,
     /// The files that this session writes.
     pub(super) outputs: Vec<WrittenFile>,
     /// Whether its source has only a part of its items.
     pub(super) is_partial: bool,
     /// The spend of earlier sessions.
     pub(super) spent_before: BTreeMap<ProviderName, Spend>,
+    /// What the answer cache may contain at its end.
+    pub(super) cache_limits: CacheLimits,
     pub(super) _lock: RunLock,
 }
 
@@ -84,11 +88,16 @@ impl ActiveSession {
         // The outcome is stored even if the spend cannot be recorded.
         let recorded = self.record_spend(budget).await;
         let store = self.store.clone();
+        let limits = self.cache_limits;
         let stored = self
             .store_outcome(&ending, was_cancelled)
             .await
             .map_err(|error| error_chain(&error))
             .and(recorded);
+        if let Err(error) = store.prune_cache(limits).await {
+            let error = error_chain(&error);
+            tracing::warn!(%error, "the answer cache cannot be pruned");
+        }
         // The database file is then complete without its journal. If this fails, the journal still has the rest.
         drop(store.checkpoint().await);
         stored
@@ -115,6 +124,7 @@ impl ActiveSession {
         let state = match ending.ended() {
             RunOutcome::Completed if ending.items_left() > 0 => RunState::Stopped,
             RunOutcome::Completed => self.state_when_completed,
+            RunOutcome::Limited => RunState::Stopped,
             RunOutcome::Interrupted if was_cancelled => RunState::Cancelled,
             // A session that ends is not running.
             RunOutcome::Interrupted | RunOutcome::Running => RunState::Stopped,
@@ -123,6 +133,7 @@ impl ActiveSession {
         };
         let absent = self.missing_items(ending.ended());
         let rejected = self.rejected_records(ending);
+        let input_fields = self.input_fields(ending.ended());
         let unprocessed = self.unprocessed(ending);
         let files = if state == RunState::Completed {
             let files = self.files;
@@ -147,13 +158,22 @@ impl ActiveSession {
             SessionEnd::NoReport(_) => (Value::Null, 0.0, false),
         };
         let seconds = self.outcome.duration_seconds + seconds;
+        let own_steps = self.own_steps;
         let has_report = matches!(ending, SessionEnd::Reported(_));
         let mut outcome = self.outcome;
         outcome.record_closed(&self.outputs, is_written);
-        let StoredOutcome { outputs, replaceable, max_cost, scope, lost_session, .. } = outcome;
+        let StoredOutcome { outputs, replaceable, max_cost, scope, fresh, lost_session, mut layout, .. } =
+            outcome;
+        let retry = self.persistence.retry_classes.clone();
+        if let (Some(layout), Some(fields)) = (&mut layout, input_fields) {
+            layout.fields = Some(fields);
+            if retry.is_none() {
+                // No item has an answer of an earlier version any more.
+                layout.steps = own_steps;
+            }
+        }
         // Without a report, the duration and the last calls of the session are not known.
         let lost_session = lost_session || !has_report;
-        let retry = self.persistence.retry_classes.clone();
         let changed_models = self.persistence.model_identities.changed();
         let outcome = StoredOutcome {
             changed_models,
@@ -169,7 +189,9 @@ impl ActiveSession {
             replaceable,
             max_cost,
             scope,
+            fresh,
             retry,
+            layout,
         };
         let outcome = serde_json::to_value(outcome).unwrap_or_default();
         self.store.finish_session(self.persistence.run, state, &outcome).await
@@ -183,6 +205,17 @@ impl ActiveSession {
         } else {
             seen_items.still_missing(&self.outcome.missing_items)
         }
+    }
+
+    /// Returns the fields of the items of the input, if it was read to its end.
+    fn input_fields(&self, ended: RunOutcome) -> Option<InputFields> {
+        if ended != RunOutcome::Completed || self.is_partial {
+            return None;
+        }
+        let fields =
+            self.persistence.input_fields.lock().unwrap_or_else(PoisonError::into_inner).fields(false);
+        // An input without items has columns, too, if it is a table.
+        (!fields.names.is_empty()).then_some(fields)
     }
 
     /// Returns the part of the input that no session has started, as far as that is known now.

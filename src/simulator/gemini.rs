@@ -17,9 +17,14 @@ pub(super) use error_response::render_error;
 pub(super) use request::{parse_request, query_parameter};
 pub(super) use response::{render_response, render_stream};
 
+use super::model_page::{ModelPage, parameter};
+
 /// Renders the list of models.
-pub(super) fn render_models(models: &[String]) -> Vec<u8> {
-    let models: Vec<_> = models
+pub(super) fn render_models(models: &[String], query: &str) -> Vec<u8> {
+    let start = parameter(query, "pageToken").and_then(|token| token.parse().ok()).unwrap_or(0);
+    let page = ModelPage::from(models, start, query, ("pageSize", 50));
+    let models: Vec<_> = page
+        .models
         .iter()
         .map(|name| {
             json!({ "name": format!("models/{name}"), "version": "1", "displayName": name,
@@ -27,5 +32,9 @@ pub(super) fn render_models(models: &[String]) -> Vec<u8> {
                 "supportedGenerationMethods": ["generateContent", "embedContent"] })
         })
         .collect();
-    json!({ "models": models }).to_string().into_bytes()
+    let mut list = json!({ "models": models });
+    if let Some(next) = page.next {
+        list["nextPageToken"] = next.to_string().into();
+    }
+    list.to_string().into_bytes()
 }

@@ -208,21 +208,10 @@ impl CallHandler<'_> {
     }
 
     fn parse<'a>(&self, call: &IncomingCall<'a>) -> Result<ParsedRequest<'a>, ApiError> {
-        self.check_key(call.key)?;
+        check_key(self.settings, call.key)?;
         let request = vendor_format::parse_request(self.wire_format, &call.head, call.body, self.settings)?;
         self.check_model(&request.model)?;
         Ok(request)
-    }
-
-    fn check_key(&self, key: Option<&str>) -> Result<(), ApiError> {
-        if self.settings.keys.is_empty() {
-            return Ok(());
-        }
-        let key = key.ok_or(ApiError::MissingKey)?;
-        if !self.settings.keys.iter().any(|accepted| accepted == key) {
-            return Err(ApiError::InvalidKey { given: key.to_owned() });
-        }
-        Ok(())
     }
 
     fn check_model(&self, name: &str) -> Result<(), ApiError> {
@@ -305,6 +294,18 @@ impl CallHandler<'_> {
 }
 
 /// Returns the delay of the first chunk due to a fault.
+/// Checks that the simulator accepts a key.
+pub(super) fn check_key(settings: &Settings, key: Option<&str>) -> Result<(), ApiError> {
+    if settings.keys.is_empty() {
+        return Ok(());
+    }
+    let key = key.ok_or(ApiError::MissingKey)?;
+    if !settings.keys.iter().any(|accepted| accepted == key) {
+        return Err(ApiError::InvalidKey { given: key.to_owned() });
+    }
+    Ok(())
+}
+
 fn first_token_delay(fault: Option<&Fault>) -> Duration {
     let fault = fault.filter(|fault| fault.kind == FaultKind::SlowFirstToken);
     fault.map_or(Duration::ZERO, |fault| {

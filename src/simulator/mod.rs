@@ -26,6 +26,7 @@ mod gateway;
 mod gemini;
 mod handler;
 mod merge;
+mod model_page;
 mod openai;
 mod parsed_request;
 mod prompt_cache;

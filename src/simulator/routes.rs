@@ -15,7 +15,7 @@ use super::connection::ResetSwitch;
 use super::embedding::EmbeddingApi;
 use super::handler::embeddings::{EmbeddingCall, handle_embeddings};
 use super::handler::response::{JSON, http_response};
-use super::handler::{IncomingCall, handle};
+use super::handler::{IncomingCall, check_key, handle};
 use super::parsed_request::RequestHead;
 use super::request_scope::Shared;
 use super::vendor_format;
@@ -129,7 +129,11 @@ pub(super) async fn serve(
         }
         (Endpoint::Models { gemini }, &Method::GET, _) => {
             let vendor = infer_vendor(&head.headers, query, gemini);
-            Ok(json_response(200, vendor_format::render_models(vendor, &shared.settings.load().models)))
+            let settings = shared.settings.load();
+            if let Err(api_error) = check_key(&settings, api_key(&head.headers, query)) {
+                return Ok(error_response(&shared, vendor, &api_error));
+            }
+            Ok(json_response(200, vendor_format::render_models(vendor, &settings.models, query)))
         }
         (Endpoint::Counts, &Method::GET, _) => Ok(json_of(&shared.counts())),
         (Endpoint::Reset, &Method::POST, _) | (Endpoint::Settings, &Method::PUT, _)

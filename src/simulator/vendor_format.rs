@@ -130,13 +130,13 @@ pub(super) fn add_retry_after(headers: &mut HeaderMap, vendor: Vendor, api_error
     }
 }
 
-/// Renders the list of models.
-pub(super) fn render_models(vendor: Vendor, models: &[String]) -> Vec<u8> {
+/// Renders the page of the list of models that a request asks for.
+pub(super) fn render_models(vendor: Vendor, models: &[String], query: &str) -> Vec<u8> {
     let default_models = [ANSWER_PREFIX.trim_matches(['[', ']']).to_owned()];
     let models = if models.is_empty() { &default_models } else { models };
     match vendor {
         Vendor::OpenAi => openai::render_models(models),
-        Vendor::Anthropic => anthropic::render_models(models),
-        Vendor::Gemini => gemini::render_models(models),
+        Vendor::Anthropic => anthropic::render_models(models, query),
+        Vendor::Gemini => gemini::render_models(models, query),
     }
 }

@@ -64,6 +64,11 @@ impl ReplacementFile {
         ))
     }
 
+    /// Returns whether the file that it will replace has a content.
+    pub(super) fn has_original(&self) -> bool {
+        self.original.as_ref().is_some_and(|file| file.metadata().is_ok_and(|file| file.len() > 0))
+    }
+
     /// Returns whether this number of lines is enough to replace the original.
     pub(super) fn has_enough_lines(&self, lines: u64) -> bool {
         lines >= self.replace_at_lines

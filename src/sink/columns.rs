@@ -1,189 +1,275 @@
-//! Maps a result line to the columns of a CSV file.
+//! The columns of a table of results, and the cells of a row.
 //!
-//! The columns depend only on the pipeline's steps, so every line has the same columns:
-//! `key,line,status,simulated`, one per step for its answer, `error_class,error_step,error_message`, two per
-//! step for its `.provider` and `.model`, `input_tokens,output_tokens,cost_usd,duration_seconds,attempts`. If a
-//! step has the name of another column, its answer is in `answer.NAME`. JSON answers are written as JSON text;
-//! a missing answer is an empty cell. A cell that a spreadsheet would run as a formula starts with an
-//! apostrophe, and so does each part of a cell that a spreadsheet may treat as a separate cell, unless formulas
-//! are written verbatim.
+//! They are the fields of the input, the answers of the steps, and how the item ended. They depend only on the options and
+//! the [`RowLayout`], so every row has the same. The columns of the results keep their names: a field of the input with
+//! the name of one is called `input.NAME`, and the answer of a step with the name of another one `answer.NAME`.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::io;
 
-use icu_normalizer::ComposingNormalizerBorrowed;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use super::format::FormulaCells;
+use super::format::OutputColumns;
+use super::layout::{OtherFields, RowLayout, StepColumns};
 use super::line::{Line, StepLine, seconds};
-use crate::terminal_text;
-use crate::types::StepName;
+use crate::types::{InputFields, StepName};
 
-const LEADING_COLUMNS: [&str; 4] = ["key", "line", "status", "simulated"];
-const ERROR_COLUMNS: [&str; 3] = ["error_class", "error_step", "error_message"];
-const TRAILING_COLUMNS: [&str; 5] =
-    ["input_tokens", "output_tokens", "cost_usd", "duration_seconds", "attempts"];
+/// The fields that are not columns of their own.
+const MORE: &str = "more";
+
+/// Whether the answers are simulated. A simulated run recognizes real answers by it, which it never replaces.
+const SIMULATED: &str = "simulated";
+
+/// What a column contains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Content {
+    Field(String),
+    /// The fields of the item without a column, as an object.
+    OtherFields,
+    Answer(StepName),
+    AnswerField(StepName, String),
+    /// The fields of the answer without a column, as an object, or an answer that is none.
+    OtherAnswerFields(StepName),
+    Status,
+    /// The class of the error, its step and its message as one text.
+    Error,
+    ErrorClass,
+    ErrorStep,
+    ErrorMessage,
+    Key,
+    Line,
+    Simulated,
+    Provider(StepName),
+    Model(StepName),
+    InputTokens,
+    OutputTokens,
+    Cost,
+    Duration,
+    Attempts,
+}
 
 #[derive(Debug)]
-pub(super) struct CsvColumns {
-    steps: Vec<StepName>,
-    formulas: FormulaCells,
+struct Column {
+    name: String,
+    content: Content,
 }
 
-impl CsvColumns {
-    pub(super) fn new(steps: &[StepName], formulas: FormulaCells) -> Self {
-        Self { steps: steps.to_vec(), formulas }
+/// The value of a cell.
+#[derive(Debug)]
+pub(super) enum Cell<'a> {
+    /// A value of the item or of an answer, or one of the line. Null is an empty cell.
+    Value(Cow<'a, Value>),
+    /// A measured number.
+    Float(f64),
+}
+
+/// The columns of a table.
+#[derive(Debug)]
+pub(super) struct Columns {
+    columns: Vec<Column>,
+    /// The fields of the input that have a column.
+    fields: HashSet<String>,
+    steps: Vec<StepColumns>,
+    /// Whether each field of an item must have a column of its own.
+    is_closed: bool,
+}
+
+impl Columns {
+    pub(super) fn new(choice: OutputColumns, layout: &RowLayout) -> Self {
+        let no_fields = InputFields::default();
+        let fields = match choice {
+            OutputColumns::Minimal => &no_fields,
+            OutputColumns::Default | OutputColumns::Full => layout.fields.as_ref().unwrap_or(&no_fields),
+        };
+        let mut columns = result_columns(choice, layout, fields);
+        let names: HashSet<String> = fields.names.iter().cloned().collect();
+        let mut taken: HashSet<String> = columns.iter().map(|column| column.name.clone()).collect();
+        // In the table of a real run, a column of this name would show its answers as simulated.
+        taken.insert(SIMULATED.to_owned());
+        let of_fields = fields.names.iter().map(|field| {
+            let mut name = field.clone();
+            while taken.contains(&name) || name != *field && names.contains(&name) {
+                name.insert_str(0, "input.");
+            }
+            taken.insert(name.clone());
+            Column { name, content: Content::Field(field.clone()) }
+        });
+        let of_fields: Vec<Column> = of_fields.collect();
+        drop(columns.splice(..0, of_fields));
+        let has_fields = match choice {
+            OutputColumns::Minimal => false,
+            OutputColumns::Default | OutputColumns::Full => layout.fields.is_some(),
+        };
+        let is_closed = has_fields && !fields.has_more;
+        Self { columns, fields: names, steps: layout.steps.clone(), is_closed }
     }
 
-    /// Returns the header row.
-    pub(super) fn header(&self) -> io::Result<Vec<u8>> {
-        let targets =
-            self.steps.iter().flat_map(|step| [format!("{step}.provider"), format!("{step}.model")]);
-        let tail: Vec<String> = ERROR_COLUMNS
-            .map(String::from)
-            .into_iter()
-            .chain(targets)
-            .chain(TRAILING_COLUMNS.map(String::from))
-            .collect();
-        let taken = |name: &String| LEADING_COLUMNS.contains(&name.as_str()) || tail.contains(name);
-        let answers = self.steps.iter().map(|step| {
-            let mut name = step.to_string();
-            while taken(&name) {
+    /// Returns the names of the columns.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| column.name.as_str())
+    }
+
+    /// Fails if the item of a line has a field that is in no column.
+    pub(super) fn check(&self, line: &Line) -> io::Result<()> {
+        if !self.is_closed {
+            return Ok(());
+        }
+        let fields = line.item.as_ref().and_then(Value::as_object).into_iter().flatten();
+        match fields.map(|(name, _)| name).find(|name| !self.fields.contains(*name)) {
+            None => Ok(()),
+            Some(name) => Err(io::Error::other(format!(
+                "item {} has the field {name:?}, and the table has no column for it: the input has changed",
+                line.key
+            ))),
+        }
+    }
+
+    /// Returns the cells of a line, one for each column.
+    pub(super) fn cells<'a>(&'a self, line: &'a Line) -> impl Iterator<Item = Cell<'a>> {
+        self.columns.iter().map(|column| self.cell(&column.content, line))
+    }
+
+    fn cell<'a>(&self, content: &Content, line: &'a Line) -> Cell<'a> {
+        let error = line.error.as_ref();
+        let of_step =
+            |name: &StepName| line.steps.iter().find(|(step, _)| step == name).map(|(_, step)| step);
+        let provider = |step: &StepLine| step.provider.as_ref().map(ToString::to_string);
+        let model = |step: &StepLine| step.model.as_ref().map(ToString::to_string);
+        let answer = |step: &StepName| line.answers.get(step.as_str());
+        Cell::Value(Cow::Owned(match content {
+            Content::Field(name) => return borrowed(line.item.as_ref().and_then(|item| item.get(name))),
+            Content::Answer(step) => return borrowed(answer(step)),
+            Content::AnswerField(step, field) => {
+                return borrowed(answer(step).and_then(|answer| answer.get(field)));
+            }
+            Content::OtherFields => others(line.item.as_ref(), |name| self.fields.contains(name)),
+            Content::OtherAnswerFields(step) => {
+                let columns = self.steps.iter().find(|columns| columns.step == *step);
+                let has_column = |name: &String| columns.is_some_and(|columns| columns.fields.contains(name));
+                match answer(step) {
+                    // An answer of an earlier version of the pipeline.
+                    Some(answer) if !answer.is_object() => return borrowed(Some(answer)),
+                    answer => others(answer, has_column),
+                }
+            }
+            Content::Status => json!(line.status.as_str()),
+            Content::Error => json!(error.map(|error| {
+                let step = error.step.as_ref().filter(|_| self.steps.len() > 1);
+                let step = step.map_or_else(String::new, |step| format!(" in step {step}"));
+                format!("{}{step}: {}", error.class, error.message)
+            })),
+            Content::ErrorClass => json!(error.map(|error| error.class.as_str())),
+            Content::ErrorStep => json!(error.and_then(|error| error.step.as_ref())),
+            Content::ErrorMessage => json!(error.map(|error| &error.message)),
+            Content::Key => json!(line.key),
+            Content::Line => json!(line.line),
+            Content::Simulated => json!(line.simulated),
+            Content::Provider(step) => json!(of_step(step).and_then(provider)),
+            Content::Model(step) => json!(of_step(step).and_then(model)),
+            Content::InputTokens => json!(line.tokens.input),
+            Content::OutputTokens => json!(line.tokens.output),
+            Content::Cost => match line.cost {
+                Some(cost) => return Cell::Float(cost.dollars()),
+                None => Value::Null,
+            },
+            Content::Duration => return Cell::Float(seconds(line.duration)),
+            Content::Attempts => json!(line.attempts),
+        }))
+    }
+}
+
+fn borrowed(value: Option<&Value>) -> Cell<'_> {
+    Cell::Value(value.map_or(Cow::Owned(Value::Null), Cow::Borrowed))
+}
+
+/// Returns the fields of an object that have no column; null without any.
+fn others(object: Option<&Value>, has_column: impl Fn(&String) -> bool) -> Value {
+    let fields = object.and_then(Value::as_object).into_iter().flatten();
+    let others: Map<String, Value> = fields
+        .filter(|(name, _)| !has_column(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    if others.is_empty() { Value::Null } else { Value::Object(others) }
+}
+
+/// Returns the columns besides the fields of the input.
+fn result_columns(choice: OutputColumns, layout: &RowLayout, fields: &InputFields) -> Vec<Column> {
+    let is_full = choice == OutputColumns::Full;
+    let column = |name: &str, content: Content| Column { name: name.to_owned(), content };
+    let mut before = Vec::new();
+    let mut after = Vec::new();
+    match choice {
+        OutputColumns::Minimal => {
+            before.push(column("key", Content::Key));
+            if layout.is_simulated {
+                after.push(column(SIMULATED, Content::Simulated));
+            }
+        }
+        OutputColumns::Default | OutputColumns::Full => {
+            if fields.has_more {
+                before.push(column(MORE, Content::OtherFields));
+            }
+            after.push(column("status", Content::Status));
+            after.push(column("error", Content::Error));
+            if is_full {
+                after.push(column("error_class", Content::ErrorClass));
+                after.push(column("error_step", Content::ErrorStep));
+                after.push(column("error_message", Content::ErrorMessage));
+            }
+            if is_full || !fields.has_key {
+                after.push(column("key", Content::Key));
+            }
+            if is_full {
+                after.push(column("line", Content::Line));
+            }
+            if is_full || layout.is_simulated {
+                after.push(column(SIMULATED, Content::Simulated));
+            }
+        }
+    }
+    if is_full {
+        for StepColumns { step, .. } in &layout.steps {
+            after.push(column(&format!("{step}.provider"), Content::Provider(step.clone())));
+            after.push(column(&format!("{step}.model"), Content::Model(step.clone())));
+        }
+        after.push(column("input_tokens", Content::InputTokens));
+        after.push(column("output_tokens", Content::OutputTokens));
+        after.push(column("cost_usd", Content::Cost));
+        after.push(column("duration_seconds", Content::Duration));
+        after.push(column("attempts", Content::Attempts));
+    }
+    let mut taken: HashSet<String> = before.iter().chain(&after).map(|column| column.name.clone()).collect();
+    for columns in &layout.steps {
+        for (name, content) in answer_columns(columns, is_full) {
+            let mut name = name;
+            while !taken.insert(name.clone()) {
                 name.insert_str(0, "answer.");
             }
-            name
-        });
-        let names = LEADING_COLUMNS.map(String::from).into_iter().chain(answers).chain(tail.clone());
-        let mut out = Vec::new();
-        self.write_row(&mut out, names)?;
-        Ok(out)
-    }
-
-    fn write_row(&self, out: &mut Vec<u8>, cells: impl Iterator<Item = String>) -> io::Result<()> {
-        let cells = cells.map(|cell| match self.formulas {
-            FormulaCells::Escaped => escape_formulas(cell).into_bytes(),
-            FormulaCells::Verbatim => cell.into_bytes(),
-        });
-        let mut writer = csv::WriterBuilder::new().buffer_capacity(1024).flexible(true).from_writer(out);
-        writer.write_record(cells)?;
-        writer.flush()
-    }
-
-    /// Appends the row of `line`.
-    pub(super) fn write(&self, line: &Line, out: &mut Vec<u8>) -> io::Result<()> {
-        let before = [
-            line.key.to_string(),
-            line.line.to_string(),
-            line.status.to_string(),
-            line.simulated.to_string(),
-        ];
-        let answers =
-            self.steps.iter().map(|step| line.answers.get(step.as_str()).map(cell).unwrap_or_default());
-        let error = line.error.as_ref();
-        let error = [
-            error.map(|error| error.class.to_string()),
-            error.and_then(|error| error.step.as_ref()).map(ToString::to_string),
-            error.map(|error| error.message.clone()),
-        ];
-        let targets = self.steps.iter().flat_map(|name| {
-            let step = line.steps.iter().find(|(step, _)| step == name).map(|(_, step)| step);
-            let provider = |step: &StepLine| step.provider.as_ref().map(ToString::to_string);
-            let model = |step: &StepLine| step.model.as_ref().map(ToString::to_string);
-            [step.and_then(provider), step.and_then(model)]
-        });
-        let after = [
-            line.tokens.input.to_string(),
-            line.tokens.output.to_string(),
-            line.cost.map(|cost| cost.dollars().to_string()).unwrap_or_default(),
-            seconds(line.duration).to_string(),
-            line.attempts.to_string(),
-        ];
-        let optional = error.into_iter().chain(targets).map(Option::unwrap_or_default);
-        self.write_row(out, before.into_iter().chain(answers).chain(optional).chain(after))
-    }
-}
-
-fn cell(answer: &Value) -> String {
-    match answer {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => answer.to_string(),
-    }
-}
-
-/// Returns the text of a cell with an apostrophe before each formula in it.
-///
-/// If the separator of the user's locale is `;`, a spreadsheet splits cells there, at tabs and at line ends,
-/// even within quotes, because the quotes are not at the beginning of what it treats as a cell. So quotes would
-/// not help.
-fn escape_formulas(cell: String) -> String {
-    let is_formula_itself = is_formula(&cell);
-    if !is_formula_itself && !cell.contains(CELL_BREAKS) {
-        return cell;
-    }
-    let mut out = String::with_capacity(cell.len() + 8);
-    if is_formula_itself {
-        out.push('\'');
-    }
-    let mut parts = cell.split_inclusive(CELL_BREAKS);
-    let mut before = parts.next().unwrap_or_default();
-    out.push_str(before);
-    for part in parts {
-        if is_formula_within(part, !before.ends_with(LINE_ENDS)) {
-            out.push('\'');
+            before.push(Column { name, content });
         }
-        out.push_str(part);
-        before = part;
     }
-    out
+    before.extend(after);
+    before
 }
 
-/// Characters at which a spreadsheet may split a cell.
-const CELL_BREAKS: [char; 4] = [';', '\t', '\r', '\n'];
-
-const LINE_ENDS: [char; 2] = ['\r', '\n'];
-
-/// Without one of these characters a formula calls no function or program and reads no other file.
-const FORMULA_CALL_CHARACTERS: [char; 5] = ['(', '|', '!', '#', '['];
-
-/// Returns whether a spreadsheet may run a part of a cell. List entries such as `- one` are not treated as
-/// formulas if they contain none of the [`FORMULA_CALL_CHARACTERS`] characters.
-fn is_formula_within(part: &str, follows_separator: bool) -> bool {
-    let part = part.trim_end_matches(CELL_BREAKS);
-    let is_entry =
-        !follows_separator && part.trim_start().starts_with("- ") && !part.contains(FORMULA_CALL_CHARACTERS);
-    part.contains(char::is_alphanumeric) && !is_entry && is_formula(part)
-}
-
-/// Returns whether a spreadsheet may run the text of a cell
-/// (<https://owasp.org/www-community/attacks/CSV_Injection>): it begins like a formula, possibly after blanks
-/// and quotes, or with a character that a spreadsheet drops.
-fn is_formula(text: &str) -> bool {
-    if text.starts_with(['\t', '\r', '\n']) {
-        return true;
+/// Returns the columns of the answer of a step, without the guarantee that no other column has the name.
+fn answer_columns(columns: &StepColumns, is_full: bool) -> Vec<(String, Content)> {
+    let StepColumns { step, fields, others } = columns;
+    if fields.is_empty() {
+        return vec![(step.to_string(), Content::Answer(step.clone()))];
     }
-    // Invisible characters do not show in a cell, and some programs drop them.
-    let shown = terminal_text::line(text);
-    let inner = shown.trim_start_matches(|letter: char| letter.is_whitespace() || QUOTES.contains(&letter));
-    let mut letters = inner.chars();
-    let begins = letters.next().is_some_and(begins_formula);
-    // A sign alone is not a formula: `-` is often written for an empty value.
-    begins && letters.next().is_some() && !is_number(text.trim_matches(' '))
-}
-
-/// Returns whether a formula may begin with this character, or with a compatible form of it (NFKC) such as a
-/// wide, small or superscript one: some spreadsheets treat them alike.
-fn begins_formula(character: char) -> bool {
-    let plain = ComposingNormalizerBorrowed::new_nfkc().normalize_iter(std::iter::once(character)).next();
-    plain.is_some_and(|plain| ['=', '+', '-', '@', MINUS].contains(&plain))
-}
-
-/// The typographic minus sign.
-const MINUS: char = '\u{2212}';
-
-const QUOTES: [char; 4] = ['"', '\'', '`', '\u{fffd}'];
-
-/// Returns whether the text is a single number, such as `-5`, `−5` or `+3.2e-7`.
-fn is_number(text: &str) -> bool {
-    let text = text.strip_prefix(MINUS).unwrap_or(text);
-    text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) && text.parse::<f64>().is_ok()
+    let of_field =
+        |field: &String| (format!("{step}.{field}"), Content::AnswerField(step.clone(), field.clone()));
+    let mut all: Vec<_> = fields.iter().map(of_field).collect();
+    let has_others = match others {
+        OtherFields::Forbidden => false,
+        // They are rare: only a table with everything has a column for them.
+        OtherFields::Unspecified => is_full,
+        OtherFields::Allowed => true,
+    };
+    if has_others {
+        all.push((format!("{step}.{MORE}"), Content::OtherAnswerFields(step.clone())));
+    }
+    all
 }

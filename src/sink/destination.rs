@@ -113,6 +113,25 @@ impl Destination {
         self
     }
 
+    /// Writes to a file beside the existing one, which it replaces at the end, even if the existing one is empty.
+    #[cfg(feature = "parquet")]
+    pub(super) fn replacing_at_end(mut self) -> Result<Self, Error> {
+        if self.replacement.is_some() {
+            return Ok(self);
+        }
+        let Some(path) = &self.path else {
+            return Err(Error::NotAFile { name: self.name, format: "Parquet" });
+        };
+        let created = ReplacementFile::create(path, 0);
+        let (mut replacement, out, second_handle) =
+            created.map_err(|source| Error::Open { name: self.name.clone(), source: Arc::new(source) })?;
+        replacement.original = self.file.take();
+        self.out = Some(Box::new(out));
+        self.file = Some(second_handle);
+        self.replacement = Some(replacement);
+        Ok(self)
+    }
+
     /// Keeps a file that would be replaced if the input is not processed to its end and fewer than `lines`
     /// lines are written.
     #[must_use]
@@ -123,8 +142,8 @@ impl Destination {
         self
     }
 
-    /// Writes through `writer` instead, for example to simulate a slow disk.
-    #[cfg(test)]
+    /// Writes through `writer` instead, for example above a progress display on the same terminal.
+    #[cfg(any(test, feature = "cli"))]
     pub(crate) fn through(self, writer: impl Write + Send + 'static) -> Self {
         Self { out: Some(Box::new(writer)), ..self }
     }

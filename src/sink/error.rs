@@ -49,6 +49,20 @@ pub enum Error {
         /// The file.
         name: String,
     },
+    /// The format can be written only to a file.
+    #[error("{name} is not a file, and {} can be written only to one: {}", format, Remedy::WriteToFile)]
+    NotAFile {
+        /// The output.
+        name: String,
+        /// The format.
+        format: &'static str,
+    },
+    /// This build does not have the format.
+    #[error("this build cannot write Parquet; build with the feature `parquet`, or write CSV")]
+    NoParquet {
+        /// The output.
+        name: String,
+    },
     /// No thread could be started.
     #[error("cannot start a thread to write {name}")]
     Thread {
@@ -165,11 +179,13 @@ impl Error {
     pub fn advice(&self) -> Option<Advice> {
         match self {
             Self::NotOwned { .. } => Some(not_owned_advice()),
+            Self::NotAFile { .. } => Some(Remedy::WriteToFile.into()),
             Self::Open { .. }
             | Self::Directory { .. }
             | Self::SameFile { .. }
             | Self::RealAnswers { .. }
             | Self::InUse { .. }
+            | Self::NoParquet { .. }
             | Self::Thread { .. }
             | Self::Write { .. }
             | Self::WriteText { .. }

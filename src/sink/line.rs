@@ -44,6 +44,9 @@ pub struct Line {
     pub duration: Duration,
     /// Attempts that were made for it.
     pub attempts: u64,
+    /// The fields of the item; left out if the output has no use for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub item: Option<Value>,
 }
 
 impl Line {
@@ -67,7 +70,8 @@ impl Line {
         let simulated = each().any(|step| step.simulated);
         let answers = Map::new();
         let error = None;
-        Self { key, line, status, simulated, answers, error, steps, tokens, cost, duration, attempts }
+        let item = None;
+        Self { key, line, status, simulated, answers, error, steps, tokens, cost, duration, attempts, item }
     }
 }
 

@@ -6,16 +6,27 @@
 //! number of lines that were saved. A file never ends in a partial line.
 
 mod atomic_file;
+#[cfg(feature = "parquet")]
+mod column_type;
 mod columns;
+mod csv_rows;
 mod destination;
+mod encoder_slot;
 mod error;
 mod format;
+mod layout;
 mod line;
 mod line_encoder;
 mod output;
 mod output_owner;
+#[cfg(feature = "parquet")]
+mod parquet_table;
 mod reorder_buffer;
 mod restore;
+#[cfg(feature = "parquet")]
+mod spool_rows;
+#[cfg(feature = "parquet")]
+mod table_file;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -23,7 +34,8 @@ mod write_queue;
 
 pub use destination::Destination;
 pub use error::Error;
-pub use format::{Format, FormulaCells};
+pub use format::{Format, FormulaCells, LineOptions, OutputColumns};
+pub use layout::{OtherFields, RowLayout, StepColumns};
 pub use line::{Line, LineError, RejectLine, StepError, StepLine, StepStatus, TokenCount};
 pub use line_encoder::LineEncoder;
 pub use output::WriteSummary;

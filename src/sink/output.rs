@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use super::Error;
 use super::atomic_file::ReplacementFile;
 use super::restore::restore_if_removed;
+#[cfg(feature = "parquet")]
+use super::table_file::TableFile;
 
 /// Summary of what was written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,6 +72,9 @@ pub(super) struct OutputWriter {
     pub(super) path: Option<PathBuf>,
     pub(super) written: WriteSummary,
     pub(super) flags: Arc<SharedFlags>,
+    /// What the lines become at the end; `None` if they are the content of the file.
+    #[cfg(feature = "parquet")]
+    pub(super) table: Option<TableFile>,
 }
 
 impl OutputWriter {
@@ -151,9 +156,14 @@ impl OutputWriter {
         let is_input_incomplete = self.flags.input_incomplete.load(Relaxed);
         let has_min_lines =
             |replacement: &ReplacementFile| !is_input_incomplete || lines >= replacement.min_lines_if_partial;
-        self.replace_original(|replacement| {
+        let is_ready = |replacement: &ReplacementFile| {
             replacement.has_enough_lines(lines) || !lines_missing && has_min_lines(replacement)
-        })?;
+        };
+        #[cfg(feature = "parquet")]
+        if let Some(table) = self.table.take() {
+            return self.finish_table(table, is_ready);
+        }
+        self.replace_original(is_ready)?;
         self.written.kept_original = self.replacement.is_some();
         let failed =
             |lines, source| Error::Write { name: self.name.clone(), lines, source: Arc::new(source) };
@@ -165,6 +175,29 @@ impl OutputWriter {
             // If this fails, the written content is in no file.
             restore_if_removed(file, path).map_err(|source| failed(0, source))?;
         }
+        Ok(self.written)
+    }
+}
+
+#[cfg(feature = "parquet")]
+impl OutputWriter {
+    /// Writes the table of all lines, and replaces the original file by it if that is ready.
+    fn finish_table(
+        &mut self,
+        table: TableFile,
+        is_ready: impl Fn(&ReplacementFile) -> bool,
+    ) -> Result<WriteSummary, Error> {
+        self.refuse_changed_file()?;
+        let is_kept = !is_ready(&table.replacement);
+        self.written.kept_original = is_kept && self.flags.kept_original.load(Relaxed);
+        if is_kept {
+            return Ok(self.written);
+        }
+        let Some(spool) = &self.file else { return Ok(self.written) };
+        let failed = |source| Error::of_write(self.name.clone(), 0, source);
+        self.written.bytes = table.commit(spool).map_err(failed)?;
+        self.flags.bytes.store(self.written.bytes, Relaxed);
+        self.flags.kept_original.store(false, Relaxed);
         Ok(self.written)
     }
 }

@@ -4,7 +4,7 @@
 //! written, so a resumed run recognizes the file of a killed one. A copy is a different file.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,12 +17,28 @@ use super::Error;
 /// Bytes that are read at once.
 const READ_BLOCK_BYTES: usize = 1 << 20;
 
-/// Beginnings of the files that a run writes: a result, a reject, a report, or the CSV header. Another program
-/// may have written to the file since.
-const KNOWN_PREFIXES: [&[u8]; 4] = [b"{\"key\":", b"{\"line\":", b"{\n  \"", CSV_PREFIX];
+/// Beginnings of the files that a run writes: a result, a reject, a report, the CSV header of earlier versions, or a
+/// Parquet file. Another program may have written to the file since.
+const KNOWN_PREFIXES: [&[u8]; 5] = [b"{\"key\":", b"{\"line\":", b"{\n  \"", CSV_PREFIX, PARQUET_MAGIC];
 
-/// Beginning of the CSV header.
+/// Beginning of the CSV header of earlier versions.
 const CSV_PREFIX: &[u8] = b"key,line,status,";
+
+/// Beginning and end of a Parquet file.
+const PARQUET_MAGIC: &[u8] = b"PAR1";
+
+/// The key of the metadata of a Parquet file with results of which some may be simulated.
+#[cfg(feature = "parquet")]
+pub(super) const SIMULATED_PARQUET_KEY: &str = "pointsman.simulated_results";
+
+/// The key of the metadata of a Parquet file with real results.
+pub(super) const REAL_PARQUET_KEY: &str = "pointsman.real_results";
+
+/// Most bytes of the metadata of a Parquet file that are searched. They grow with its groups of rows.
+const MAX_PARQUET_METADATA_BYTES: u64 = 256 << 20;
+
+/// Bytes at the beginning of a file by which it is recognized.
+const BEGINNING_BYTES: usize = 64;
 
 /// Identity of a file that a run has written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +48,10 @@ pub struct WrittenFile {
     inode: u64,
     /// Nanoseconds since 1970, if the file system has it. An inode is reused after its file is removed.
     created: Option<u64>,
+    /// The first bytes of its header, which begins with the names of the input's fields; empty if it begins as the files of
+    /// all runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    beginning: Vec<u8>,
 }
 
 impl WrittenFile {
@@ -39,7 +59,35 @@ impl WrittenFile {
     pub(super) fn of(path: &Path, metadata: &Metadata) -> Self {
         let (device, inode) = device_and_inode(metadata);
         let created = metadata.created().ok().and_then(nanoseconds);
-        Self { path: path.to_owned(), device, inode, created }
+        Self { path: path.to_owned(), device, inode, created, beginning: Vec::new() }
+    }
+
+    /// Sets the header with which the run begins the file.
+    pub(super) fn set_beginning(&mut self, header: &[u8]) {
+        self.beginning = header[..header.len().min(BEGINNING_BYTES)].to_vec();
+    }
+
+    /// Returns whether the run begins both in the same way.
+    pub(crate) fn begins_like(&self, other: &Self) -> bool {
+        self.beginning == other.beginning
+    }
+
+    /// Returns the file with the beginning of another state of it.
+    #[must_use]
+    pub(crate) fn with_beginning_of(self, other: &Self) -> Self {
+        Self { beginning: other.beginning.clone(), ..self }
+    }
+
+    /// Returns the file with the beginning that it has now.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn with_present_beginning(self) -> io::Result<Self> {
+        let mut beginning = beginning_of(&self.path)?;
+        if KNOWN_PREFIXES.iter().any(|prefix| beginning.starts_with(prefix)) {
+            beginning.clear();
+        }
+        Ok(Self { beginning, ..self })
     }
 
     /// Returns the identity of the file at `path`; `None` if it is not a regular file.
@@ -150,9 +198,12 @@ impl OutputOwner {
             return Err(Error::RealAnswers { name: name() });
         }
         let file = WrittenFile::of(&path.canonicalize().map_err(failed)?, &metadata);
-        let is_own = self.files.iter().any(|known| known.is_same_file(&file));
-        if is_own && has_known_prefix(path).map_err(failed)? {
-            return Ok(Replacement::default());
+        let mut own = self.files.iter().filter(|known| known.is_same_file(&file)).peekable();
+        if own.peek().is_some() {
+            let beginning = beginning_of(path).map_err(failed)?;
+            if own.any(|known| begins_as_written(known, &beginning)) {
+                return Ok(Replacement::default());
+            }
         }
         let file = ReplaceableFile::of(file, &metadata);
         if !self.overwrites && !self.replaceable.contains(&file) {
@@ -162,27 +213,39 @@ impl OutputOwner {
     }
 }
 
-fn has_known_prefix(path: &Path) -> io::Result<bool> {
+fn beginning_of(path: &Path) -> io::Result<Vec<u8>> {
     let mut beginning = Vec::new();
-    File::open(path)?.take(64).read_to_end(&mut beginning)?;
+    File::open(path)?.take(BEGINNING_BYTES as u64).read_to_end(&mut beginning)?;
+    Ok(beginning)
+}
+
+/// Returns whether the beginning of a file is one that the run has written to it.
+fn begins_as_written(known: &WrittenFile, beginning: &[u8]) -> bool {
     // Where writes do not append, they leave zeros at the beginning of a file that was truncated before.
     let is_gap = beginning.iter().all(|byte| *byte == 0);
-    Ok(is_gap
-        || KNOWN_PREFIXES
-            .iter()
-            .any(|prefix| beginning.starts_with(prefix) || prefix.starts_with(&beginning)))
+    let fits = |prefix: &[u8]| beginning.starts_with(prefix) || prefix.starts_with(beginning);
+    match known.beginning.as_slice() {
+        [] => is_gap || KNOWN_PREFIXES.iter().any(|prefix| fits(prefix)),
+        written => is_gap || fits(written),
+    }
 }
 
 /// The field that marks simulated answers, and the name that earlier builds used.
 const SIMULATED_FIELDS: [&str; 2] = ["simulated", "practice"];
 
+/// The columns that, with `status`, show that a table is that of a run.
+const ERROR_COLUMNS: [&str; 2] = ["error", "error_class"];
+
 /// Returns whether a file is a run's output with real answers. All answers of a run are real or none is, so the
 /// first completed item decides.
 fn holds_real_answers(path: &Path) -> io::Result<bool> {
     let mut file = BufReader::new(File::open(path)?);
+    if file.fill_buf()?.starts_with(PARQUET_MAGIC) {
+        return is_real_parquet(file.into_inner());
+    }
     let mut line = Vec::new();
     file.read_until(b'\n', &mut line)?;
-    if line.starts_with(CSV_PREFIX) {
+    if !line.starts_with(b"{") {
         return has_real_rows(path);
     }
     while !line.is_empty() {
@@ -196,16 +259,52 @@ fn holds_real_answers(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Returns whether a Parquet file has real results. It searches the metadata, so it needs no reader of the format.
+fn is_real_parquet(mut file: File) -> io::Result<bool> {
+    let size = file.metadata()?.len();
+    let Some(end) = size.checked_sub(8) else { return Ok(false) };
+    file.seek(SeekFrom::Start(end))?;
+    let mut footer = [0; 8];
+    file.read_exact(&mut footer)?;
+    let [a, b, c, d, ..] = footer;
+    let length = u64::from(u32::from_le_bytes([a, b, c, d]));
+    let Some(start) = end.checked_sub(length).filter(|_| length <= MAX_PARQUET_METADATA_BYTES) else {
+        return Ok(false);
+    };
+    file.seek(SeekFrom::Start(start))?;
+    let mut metadata = Vec::new();
+    file.take(length).read_to_end(&mut metadata)?;
+    let key = REAL_PARQUET_KEY.as_bytes();
+    Ok(metadata.windows(key.len()).any(|window| window == key))
+}
+
+/// Returns whether a file is a table of results with real answers. Only a table of a simulated run, or one with all
+/// columns, has the column that says so. A table of another program may look like one of a run: then it is not
+/// replaced.
 fn has_real_rows(path: &Path) -> io::Result<bool> {
-    let mut rows = csv::Reader::from_path(path)?;
-    let header = rows.headers()?.clone();
+    let mut rows = csv::ReaderBuilder::new().flexible(true).from_path(path)?;
+    let Ok(header) = rows.headers().cloned() else { return Ok(false) };
     let column = |name: &str| header.iter().position(|found| found == name);
-    let simulated = SIMULATED_FIELDS.iter().find_map(|field| column(field));
-    let (Some(status), Some(simulated)) = (column("status"), simulated) else { return Ok(false) };
+    let is_of_earlier_version = header.iter().take(3).eq(["key", "line", "status"]);
+    let simulated_fields = if is_of_earlier_version { &SIMULATED_FIELDS[..] } else { &SIMULATED_FIELDS[..1] };
+    let simulated = simulated_fields.iter().find_map(|field| column(field));
+    let status = column("status");
+    let has_error = ERROR_COLUMNS.iter().any(|name| column(name).is_some());
+    let is_minimal = header.get(0) == Some("key") && header.len() > 1;
+    let is_table_of_run = status.is_some() && (has_error || simulated.is_some()) || is_minimal;
+    if !is_table_of_run {
+        return Ok(false);
+    }
+    let is_simulated =
+        |row: &csv::StringRecord| simulated.is_some_and(|column| row.get(column) == Some("true"));
     for row in rows.records() {
         let Ok(row) = row else { return Ok(false) };
-        if row.get(status) == Some("completed") {
-            return Ok(row.get(simulated) == Some("false"));
+        let is_completed = match status {
+            Some(column) => row.get(column) == Some("completed"),
+            None => row.iter().skip(1).any(|cell| !cell.is_empty()),
+        };
+        if is_completed {
+            return Ok(!is_simulated(&row));
         }
     }
     Ok(false)
@@ -292,6 +391,59 @@ mod tests {
         assert!(is_refused(&owner, &copy));
         fs::rename(&copy, &path).unwrap();
         assert!(is_refused(&owner, &path), "a different file with a similar line");
+    }
+
+    #[test]
+    fn a_table_is_recognized_by_the_header_with_which_the_run_began_it() {
+        let (_folder, path) = folder();
+        let header = "text,note,answer,status,error,key\n";
+        fs::write(&path, header).unwrap();
+        let mut file = WrittenFile::at(&path).unwrap().unwrap();
+        assert!(is_refused(&OutputOwner::of(vec![file.clone()]), &path), "the header is not known");
+        file.set_beginning(header.as_bytes());
+        let owner = OutputOwner::of(vec![file.clone()]);
+        assert_eq!(min_lines(&owner, &path), 0);
+        fs::write(&path, format!("{header}a,b,c,completed,,k\n")).unwrap();
+        assert_eq!(min_lines(&owner, &path), 0, "the run has written more");
+        fs::write(&path, &header[..7]).unwrap();
+        assert_eq!(min_lines(&owner, &path), 0, "its header is partial");
+        fs::write(&path, "text,other\n").unwrap();
+        assert!(is_refused(&owner, &path), "another program has written to it");
+        let stored = serde_json::to_string(&file).unwrap();
+        assert_eq!(serde_json::from_str::<WrittenFile>(&stored).unwrap(), file);
+        // As an earlier version has stored it: without a header, and with the header of all runs.
+        let mut earlier: Value = serde_json::from_str(&stored).unwrap();
+        earlier.as_object_mut().unwrap().remove("beginning");
+        let owner = OutputOwner::of(vec![serde_json::from_value(earlier).unwrap()]);
+        fs::write(&path, "key,line,status,simulated,answer\n").unwrap();
+        assert_eq!(min_lines(&owner, &path), 0);
+    }
+
+    #[test]
+    fn real_answers_in_a_table_are_recognized_whatever_its_columns() {
+        let (_folder, path) = folder();
+        let simulated = OutputOwner::default().simulated(true).overwriting(true);
+        for real in [
+            "text,answer,status,error\na,,failed,x\na,b,completed,\n",
+            "text,input.simulated,answer,status,error\na,true,b,completed,\n",
+            &format!("text,{},answer,status,error\na,true,b,completed,\n", SIMULATED_FIELDS[1]),
+            "text,answer,status,error,error_class,simulated\na,b,completed,,,false\n",
+            "key,answer\n1,\n2,b\n",
+        ] {
+            fs::write(&path, real).unwrap();
+            assert!(matches!(simulated.check(&path), Err(Error::RealAnswers { .. })), "{real}");
+        }
+        for free in [
+            "text,answer,status,error,simulated\na,b,completed,,true\n",
+            "key,answer,simulated\n1,b,true\n",
+            "text,answer,status,error\na,,failed,x\n",
+            "text,status\na,completed\n",
+            "key\n1\n",
+            "PAR1 no file of this format",
+        ] {
+            fs::write(&path, free).unwrap();
+            assert!(simulated.check(&path).is_ok(), "{free}");
+        }
     }
 
     #[test]

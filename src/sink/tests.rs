@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::types::{
-    Attempt, AttemptLog, Charged, Class, Failure, ItemStatus, NanoUsd, Outcome, StepName, TargetName, Tokens,
-    Usage,
+    Attempt, AttemptLog, Charged, Class, Failure, InputFields, ItemStatus, NanoUsd, Outcome, StepName,
+    TargetName, Tokens, Usage, error_chain,
 };
 
 fn attempt(target: &str, outcome: Outcome) -> Attempt {
@@ -79,6 +79,26 @@ impl Memory {
 async fn written(format: Format, steps: &[StepName], lines: Vec<Line>) -> String {
     let memory = Memory::default();
     let sink = Sink::results(Destination::writer("memory", memory.clone()), format, steps).unwrap();
+    written_to(memory, sink, lines).await
+}
+
+/// Writes a table with the columns of `choice`.
+async fn table(choice: OutputColumns, layout: &RowLayout, lines: Vec<Line>) -> String {
+    let memory = Memory::default();
+    let destination = Destination::writer("memory", memory.clone());
+    let options = LineOptions::new().with_columns(choice);
+    let format = Format::Csv(FormulaCells::default());
+    let mut sink = Sink::results_with(destination, format, options, &[]).unwrap();
+    sink.set_layout(layout);
+    written_to(memory, sink, lines).await
+}
+
+fn layout(fields: &[&str]) -> RowLayout {
+    let steps = steps().into_iter().map(StepColumns::new).collect();
+    RowLayout::new(steps).with_fields(InputFields::new(fields.iter().copied()))
+}
+
+async fn written_to(memory: Memory, sink: Sink<Line>, lines: Vec<Line>) -> String {
     let count = lines.len() as u64;
     for line in lines {
         sink.write(line).await.unwrap();
@@ -163,15 +183,123 @@ async fn a_failed_item_has_class_step_and_message() {
 
 #[tokio::test]
 async fn a_csv_row_has_a_cell_for_every_column() {
-    let text =
-        written(Format::Csv(FormulaCells::default()), &steps(), vec![line("42", json!(["a", 1]))]).await;
+    let lines = || {
+        let mut line = line("42", json!(["a", 1]));
+        line.item = Some(json!({ "text": "long", "tags": ["x"], "n": 1.50 }));
+        vec![line]
+    };
+    let layout = layout(&["n", "text", "tags", "absent"]);
     assert_eq!(
-        text,
-        "key,line,status,simulated,summary,reply,error_class,error_step,error_message,\
+        table(OutputColumns::Full, &layout, lines()).await,
+        "n,text,tags,absent,summary,reply,status,error,error_class,error_step,error_message,key,line,simulated,\
          summary.provider,summary.model,reply.provider,reply.model,\
          input_tokens,output_tokens,cost_usd,duration_seconds,attempts\n\
-         42,3,completed,false,\"[\"\"a\"\",1]\",,,,,gemini,flash,,,100,20,0.000123,1.234,2\n"
+         1.5,long,\"[\"\"x\"\"]\",,\"[\"\"a\"\",1]\",,completed,,,,,42,3,false,\
+         gemini,flash,,,100,20,0.000123,1.234,2\n"
     );
+    assert_eq!(
+        table(OutputColumns::Default, &layout, lines()).await,
+        "n,text,tags,absent,summary,reply,status,error,key\n\
+         1.5,long,\"[\"\"x\"\"]\",,\"[\"\"a\"\",1]\",,completed,,42\n"
+    );
+    assert_eq!(
+        table(OutputColumns::Minimal, &layout, lines()).await,
+        "key,summary,reply\n42,\"[\"\"a\"\",1]\",\n"
+    );
+    assert_eq!(
+        table(OutputColumns::Minimal, &layout.simulated(true), lines()).await,
+        "key,summary,reply,simulated\n42,\"[\"\"a\"\",1]\",,false\n"
+    );
+}
+
+#[tokio::test]
+async fn a_field_without_a_column_is_in_the_column_for_others() {
+    let mut line = line("42", Value::Null);
+    line.item = Some(json!({ "id": 42, "b": 1, "more": 2 }));
+    let fields = InputFields::new(["id", "more"]).with_more(true).with_key(true);
+    let layout = RowLayout::new(Vec::new()).with_fields(fields);
+    let text = table(OutputColumns::Default, &layout, vec![line]).await;
+    assert_eq!(text, "id,input.more,more,status,error\n42,2,\"{\"\"b\"\":1}\",completed,\n");
+}
+
+#[tokio::test]
+async fn a_field_is_not_dropped_if_no_column_has_it() {
+    let mut line = line("42", Value::Null);
+    line.item = Some(json!({ "id": 42, "new": 1 }));
+    let format = Format::Csv(FormulaCells::default());
+    let memory = Memory::default();
+    let mut sink = Sink::results(Destination::writer("memory", memory.clone()), format, &[]).unwrap();
+    sink.set_layout(&RowLayout::new(Vec::new()).with_fields(InputFields::new(["id"]).with_key(true)));
+    sink.write(line).await.unwrap();
+    let error = error_chain(&sink.finish().await.unwrap_err());
+    assert!(error.contains("item 42 has the field \"new\", and the table has no column for it"), "{error}");
+    assert_eq!(memory.text(), "id,status,error\n");
+}
+
+#[tokio::test]
+async fn a_field_named_like_a_result_is_renamed_and_the_result_is_not() {
+    let names = ["status", "input.status", "summary", "simulated", "error_class", "key"];
+    let mut line = line("42", json!("s"));
+    let fields = names.map(|name| (name.to_owned(), json!(name)));
+    line.item = Some(Value::Object(fields.into_iter().collect()));
+    let text = table(OutputColumns::Default, &layout(&names), vec![line]).await;
+    assert_eq!(
+        text,
+        "input.input.status,input.status,input.summary,input.simulated,error_class,input.key,\
+         summary,reply,status,error,key\n\
+         status,input.status,summary,simulated,error_class,key,s,,completed,,42\n"
+    );
+}
+
+#[tokio::test]
+async fn the_fields_of_an_answer_that_is_an_object_are_columns() {
+    let properties = json!({ "name": { "type": "string" }, "tags": { "type": "array" } });
+    let mut schema = json!({ "type": "object", "properties": properties });
+    let answer = json!({ "name": "n", "tags": [1], "extra": true });
+    for (others, default_header, default_row) in [
+        (None, "summary.name,summary.tags,status,error,key", "n,[1],completed,,42"),
+        (Some(json!(false)), "summary.name,summary.tags,status,error,key", "n,[1],completed,,42"),
+        (
+            Some(json!(true)),
+            "summary.name,summary.tags,summary.more,status,error,key",
+            "n,[1],\"{\"\"extra\"\":true}\",completed,,42",
+        ),
+    ] {
+        if let Some(others) = others {
+            schema["additionalProperties"] = others;
+        }
+        let layout = RowLayout::new(vec![StepColumns::of_schema("summary".into(), &schema)]);
+        let text = table(OutputColumns::Default, &layout, vec![line("42", answer.clone())]).await;
+        assert_eq!(text, format!("{default_header}\n{default_row}\n"));
+    }
+    let schema = json!({ "type": "object", "properties": properties });
+    let layout = RowLayout::new(vec![StepColumns::of_schema("summary".into(), &schema)]);
+    let text = table(OutputColumns::Full, &layout, vec![line("42", answer)]).await;
+    assert!(text.starts_with("summary.name,summary.tags,summary.more,status,"), "{text}");
+    assert!(text.contains("n,[1],\"{\"\"extra\"\":true}\",completed,"), "{text}");
+}
+
+#[tokio::test]
+async fn the_error_of_a_row_names_its_step_if_there_are_several() {
+    let mut failed = line("42", Value::Null);
+    failed.status = ItemStatus::Failed;
+    failed.error =
+        Some(LineError { class: Class::Timeout, step: Some("reply".into()), message: "30 s".to_owned() });
+    let text = table(OutputColumns::Default, &layout(&[]), vec![failed.clone()]).await;
+    assert!(text.ends_with("\n,,failed,timeout in step reply: 30 s,42\n"), "{text}");
+    let one_step = RowLayout::new(vec![StepColumns::new("reply".into())]);
+    let text = table(OutputColumns::Default, &one_step, vec![failed]).await;
+    assert!(text.ends_with("\n,failed,timeout: 30 s,42\n"), "{text}");
+}
+
+#[tokio::test]
+async fn a_json_line_has_its_item_at_its_end() {
+    let mut with_item = line("42", json!("x"));
+    let without = written(Format::Jsonl, &steps(), vec![with_item.clone()]).await;
+    with_item.item = Some(json!({ "id": 42, "b": { "c": [1] } }));
+    let text = written(Format::Jsonl, &steps(), vec![with_item]).await;
+    let same = without.trim_end().strip_suffix('}').unwrap();
+    assert_eq!(text, format!("{same},\"item\":{{\"id\":42,\"b\":{{\"c\":[1]}}}}}}\n"));
 }
 
 /// Returns each answer as it is written to CSV.
@@ -273,10 +401,12 @@ fn an_output_is_not_created_through_a_link() {
 async fn every_cell_with_external_text_is_escaped() {
     let mut hostile = line("=key", json!(["=in JSON"]));
     hostile.error = Some(LineError { class: Class::Timeout, step: None, message: "@message".into() });
-    let text = written(Format::Csv(FormulaCells::Escaped), &steps(), vec![hostile]).await;
+    hostile.item = Some(json!({ "=field": "=cell" }));
+    let text = table(OutputColumns::Full, &layout(&["=field"]), vec![hostile]).await;
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let row: HashMap<String, String> = reader.deserialize().next().unwrap().unwrap();
     assert_eq!((row["key"].as_str(), row["error_message"].as_str()), ("'=key", "'@message"));
+    assert_eq!(row["'=field"], "'=cell");
     assert_eq!(row["summary"], "[\"=in JSON\"]");
 }
 
@@ -321,17 +451,17 @@ fn a_new_output_is_readable_by_its_owner_only_and_an_existing_one_keeps_its_mode
 #[tokio::test]
 async fn a_csv_without_lines_still_has_its_header() {
     let text = written(Format::Csv(FormulaCells::default()), &[], vec![]).await;
-    assert!(text.starts_with("key,line,status,simulated,error_class,"), "{text}");
+    assert_eq!(text, "status,error,key\n");
+    let text = table(OutputColumns::Full, &layout(&["a"]), vec![]).await;
+    assert!(text.starts_with("a,summary,reply,status,error,error_class,"), "{text}");
 }
 
 #[tokio::test]
 async fn a_step_named_like_a_column_has_its_answer_in_a_separate_column() {
     let steps: Vec<StepName> = vec!["status".into(), "a".into(), "a.model".into()];
-    let text = written(Format::Csv(FormulaCells::default()), &steps, vec![]).await;
-    assert!(
-        text.starts_with("key,line,status,simulated,answer.status,a,answer.a.model,error_class"),
-        "{text}"
-    );
+    let layout = RowLayout::new(steps.into_iter().map(StepColumns::new).collect());
+    let text = table(OutputColumns::Full, &layout, vec![]).await;
+    assert!(text.starts_with("answer.status,a,answer.a.model,status,error,error_class"), "{text}");
 }
 
 #[tokio::test]

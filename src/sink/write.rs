@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 use std::io;
+#[cfg(feature = "parquet")]
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,10 +17,15 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::format::Format;
-use super::line_encoder::{LineEncoder, write_json};
+use super::atomic_file::ReplacementFile;
+use super::encoder_slot::EncoderSlot;
+use super::format::{Format, LineOptions};
+use super::layout::RowLayout;
+use super::line_encoder::write_json;
 use super::output::{OutputWriter, SharedFlags, WriteSummary, WrittenLength};
 use super::output_owner::WrittenFile;
+#[cfg(feature = "parquet")]
+use super::table_file::{TableFile, create_spool};
 use super::write_queue::{Progress, WriteQueue};
 use super::{Destination, Error, Line, RejectLine};
 use crate::chaos;
@@ -46,6 +53,10 @@ pub struct Sink<T> {
     backend: Backend<T>,
     flags: Arc<SharedFlags>,
     file: Option<WrittenFile>,
+    /// The encoder of result lines; `None` for other lines, and if they are not encoded.
+    encoder: Option<Arc<EncoderSlot>>,
+    /// Whether nothing is written.
+    writes_nothing: bool,
 }
 
 enum Backend<T> {
@@ -56,32 +67,78 @@ enum Backend<T> {
 }
 
 impl Sink<Line> {
-    /// Writes results to `destination`. The columns of CSV follow from `steps`, the pipeline's step names.
+    /// Writes results to `destination`. The columns of CSV are the fields of the run's input, `steps`, which are the
+    /// pipeline's steps, and how the item ended.
     pub fn results(destination: Destination, format: Format, steps: &[StepName]) -> Result<Self, Error> {
-        let encoder = LineEncoder::new(format, steps);
-        let header = encoder
-            .header()
-            .map_err(|source| Error::Open { name: destination.name.clone(), source: Arc::new(source) })?;
+        Self::results_with(destination, format, LineOptions::default(), steps)
+    }
+
+    /// Does the same with other columns, or with the fields of the items.
+    pub fn results_with(
+        destination: Destination,
+        format: Format,
+        options: LineOptions,
+        steps: &[StepName],
+    ) -> Result<Self, Error> {
+        let slot = Arc::new(EncoderSlot::new(format, options, steps));
         let show_on_terminal = match format {
             Format::Jsonl => terminal_text::json,
-            Format::Csv(_) => terminal_text::lines,
+            Format::Csv(_) | Format::Parquet => terminal_text::lines,
         };
-        Self::start(destination, header, show_on_terminal, move |line, out| encoder.write(line, out))
+        let is_spooled = format == Format::Parquet && destination.out.is_some();
+        #[cfg(not(feature = "parquet"))]
+        if is_spooled {
+            return Err(Error::NoParquet { name: destination.name });
+        }
+        #[cfg(feature = "parquet")]
+        let destination = if is_spooled { destination.replacing_at_end()? } else { destination };
+        let table = is_spooled.then(|| slot.clone());
+        let for_header = slot.clone();
+        let encoder = slot.clone();
+        let header = move || for_header.header();
+        let encode = move |line: &Line, out: &mut Vec<u8>| encoder.write(line, out);
+        let mut sink = Self::start(destination, header, show_on_terminal, table, encode)?;
+        sink.encoder = Some(slot);
+        Ok(sink)
+    }
+
+    /// Returns whether the lines must have the fields of their items.
+    #[doc(hidden)]
+    pub fn needs_item(&self) -> bool {
+        self.encoder.as_ref().is_some_and(|slot| slot.options.needs_item(slot.format)) && !self.writes_nothing
+    }
+
+    /// Returns whether the layout must have the fields of the input.
+    #[doc(hidden)]
+    pub fn needs_fields(&self) -> bool {
+        self.encoder.as_ref().is_some_and(|slot| slot.options.needs_fields(slot.format))
+            && !self.writes_nothing
+    }
+
+    /// Sets what the columns are made from, before the first line. Without it, they are only the steps.
+    #[doc(hidden)]
+    pub fn set_layout(&mut self, layout: &RowLayout) {
+        let Some(slot) = &self.encoder else { return };
+        slot.set_layout(layout);
+        if let (Some(file), Ok(header)) = (&mut self.file, slot.header()) {
+            file.set_beginning(&header);
+        }
     }
 }
 
 impl Sink<RejectLine> {
     /// Writes rejects to `destination`, one JSON object per line.
     pub fn rejects(destination: Destination) -> Result<Self, Error> {
-        Self::start(destination, Vec::new(), terminal_text::json, write_json)
+        Self::start(destination, || Ok(Vec::new()), terminal_text::json, None, write_json)
     }
 }
 
 impl<T: Send + 'static> Sink<T> {
     fn start(
         destination: Destination,
-        header: Vec<u8>,
+        header: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static,
         show_on_terminal: fn(&str) -> Cow<'_, str>,
+        table: Option<Arc<EncoderSlot>>,
         encode: impl Fn(&T, &mut Vec<u8>) -> io::Result<()> + Send + 'static,
     ) -> Result<Self, Error> {
         let is_terminal = destination.is_terminal;
@@ -103,18 +160,50 @@ impl<T: Send + 'static> Sink<T> {
                 Err(io::Error::other(format!("a line panicked: {}", panic_text(&*payload))))
             })
         };
+        let header = move || {
+            let header = header()?;
+            if !is_terminal {
+                return Ok(header);
+            }
+            Ok(show_on_terminal(&String::from_utf8_lossy(&header)).into_owned().into_bytes())
+        };
         let file_identity = destination.written_file();
+        let writes_nothing = destination.out.is_none();
         let Destination { name, out, file, replacement, is_terminal: _, path } = destination;
-        let kept_original = AtomicBool::new(replacement.is_some());
+        let has_original = replacement.as_ref().is_some_and(ReplacementFile::has_original);
+        let kept_original = AtomicBool::new(has_original);
         let flags = Arc::new(SharedFlags { kept_original, ..SharedFlags::default() });
         let written = WriteSummary::default();
-        let mut output =
-            OutputWriter { name: name.clone(), out, file, replacement, path, written, flags: flags.clone() };
+        #[cfg(not(feature = "parquet"))]
+        drop(table);
+        #[cfg(feature = "parquet")]
+        let (out, file, replacement, table) = match (table, file, replacement, &path) {
+            (Some(slot), Some(file), Some(replacement), Some(path)) => {
+                let spool = create_spool(path);
+                let (spool, second_handle) =
+                    spool.map_err(|source| Error::Open { name: name.clone(), source: Arc::new(source) })?;
+                let out: Box<dyn Write + Send> = Box::new(spool);
+                (Some(out), Some(second_handle), None, Some(TableFile { replacement, file, slot }))
+            }
+            (_, file, replacement, _) => (out, file, replacement, None),
+        };
+        let mut output = OutputWriter {
+            name: name.clone(),
+            out,
+            file,
+            replacement,
+            path,
+            written,
+            flags: flags.clone(),
+            #[cfg(feature = "parquet")]
+            table,
+        };
         let mut header = Some(header);
         let write = move |from: &mut _| {
             // Not earlier: a run that is refused after its output was opened leaves the file unchanged.
             if let Some(header) = header.take() {
                 output.empty()?;
+                let header = header().map_err(|source| output.failed(source, &[], 0))?;
                 output.write(&header, &[])?;
             }
             match write_queued(from, &encode, &mut output)? {
@@ -127,6 +216,8 @@ impl<T: Send + 'static> Sink<T> {
             name,
             flags,
             file: file_identity,
+            encoder: None,
+            writes_nothing,
         })
     }
 
@@ -140,7 +231,10 @@ impl<T: Send + 'static> Sink<T> {
     pub fn channel() -> Result<(Self, mpsc::Receiver<T>), Error> {
         let (to, lines) = mpsc::channel(QUEUE_CAPACITY);
         let name = "the channel".to_owned();
-        Ok((Self { name, backend: Backend::Channel(to), flags: Arc::default(), file: None }, lines))
+        let backend = Backend::Channel(to);
+        let sink =
+            Self { name, backend, flags: Arc::default(), file: None, encoder: None, writes_nothing: false };
+        Ok((sink, lines))
     }
 
     /// Accepts a line. Waits while too many lines are queued. `Ok` means that the line was accepted; an error

@@ -1,4 +1,4 @@
-//! Parses CSV: values separated by commas, semicolons or tabs under a header row.
+//! Parses CSV: values separated by commas, semicolons, tabs or another byte under a header row.
 //!
 //! A record that does not match the header is rejected, and reading continues with the next record. A record whose
 //! fields are all empty is a blank line. All values are strings; no type is inferred.
@@ -7,46 +7,44 @@ use std::io::{self, BufRead, Cursor, Read};
 
 use serde_json::{Map, Value};
 
+use super::columns::ColumnNames;
 use super::csv_parser::{CsvParser, LineCounter};
-use super::csv_separator::{self, Separator};
+use super::csv_separator::{self, Expected, Separator};
 use super::error::LayoutFault;
 use super::format_mismatch;
 use super::ingest::{Ingest, RawRecord, ReadStop};
 
-/// Longest name of a column in bytes: it is repeated in every item and in messages.
-const MAX_COLUMN_NAME_BYTES: usize = 256;
-
-/// Most bytes of all names together, for the same reason.
-const MAX_HEADER_BYTES: usize = 64 << 10;
-
-/// Reads records from `input`, which starts at `offset`, until its end. `format_separator` is the separator
-/// that the format specifies, if it does.
+/// Reads records from `input`, which starts at `offset`, until its end.
 pub(super) fn read(
     mut input: impl BufRead,
     offset: u64,
     limit: usize,
-    format_separator: Option<u8>,
+    expected: Expected,
     ingest: &mut Ingest,
 ) -> Result<(), ReadStop> {
     let mut first = Vec::new();
-    let detected = csv_separator::detect(&mut input, &mut first, format_separator);
+    let detected = csv_separator::detect(&mut input, &mut first, expected);
     let detected = detected.map_err(|error| ingest.read_error(lines_in(&first), error))?;
-    let separator = match detected {
-        Separator::SepLine(separator) | Separator::Header(separator) => separator,
-        Separator::Ambiguous(_) => b',',
+    let (separator, records_to_header) = match detected {
+        Separator::SepLine(separator) => (separator, 2),
+        Separator::Header(separator) => (separator, 1),
+        Separator::Ambiguous(fault) => {
+            let fault = format_mismatch::json_in_csv(&first).unwrap_or(fault);
+            let above = first.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            return Err(ingest.layout_error(lines_in(&first[..above]), fault));
+        }
     };
     let input = Cursor::new(first).chain(input);
     let mut reader = RecordReader { input, offset, parser: CsvParser::new(limit, separator) };
-    let records_to_header = if let Separator::SepLine(_) = detected { 2 } else { 1 };
     for _ in 0..records_to_header {
         if !reader.advance().map_err(|error| ingest.read_error(reader.parser.line(), error))? {
             return Ok(());
         }
     }
-    let columns = match detected {
-        Separator::Ambiguous(fault) => Err(fault),
-        Separator::SepLine(_) | Separator::Header(_) => header(&reader.parser),
-    };
+    let columns = header(&reader.parser).and_then(|columns| {
+        ingest.check_columns(&columns.names)?;
+        Ok(columns)
+    });
     let columns = columns.map_err(|fault| ingest.layout_error(reader.parser.start(), fault))?;
     reader.parser.keep_fields(columns.names.len() + columns.unnamed);
     while reader.advance().map_err(|error| ingest.read_error(reader.parser.line(), error))? {
@@ -99,8 +97,7 @@ fn header(parser: &CsvParser) -> Result<Columns, LayoutFault> {
         )
         .into());
     }
-    let mut columns: Vec<String> = Vec::with_capacity(parser.count());
-    let mut bytes = 0;
+    let mut columns = ColumnNames::default();
     let has_name = |field: &[u8]| !field.trim_ascii().is_empty();
     let named_columns =
         parser.fields().enumerate().filter(|(_, field)| has_name(field)).map(|(index, _)| index + 1).last();
@@ -109,36 +106,10 @@ fn header(parser: &CsvParser) -> Result<Columns, LayoutFault> {
     for (index, field) in parser.fields().take(named_columns).enumerate() {
         let number = index + 1;
         let name = str::from_utf8(field)
-            .map_err(|_| format!("the name of column {number} is not UTF-8; save the file as CSV UTF-8"))?
-            .trim();
-        if name.len() > MAX_COLUMN_NAME_BYTES {
-            return Err(format!(
-                "the name of column {number} has {} bytes, and a name may have {MAX_COLUMN_NAME_BYTES}; shorten \
-                 it, or add a header row if this is data",
-                name.len()
-            )
-            .into());
-        }
-        bytes += name.len();
-        if bytes > MAX_HEADER_BYTES {
-            return Err(format!(
-                "the names of the columns up to column {number} have {bytes} bytes together, and all may have \
-                 {MAX_HEADER_BYTES}; shorten them, or leave columns out"
-            )
-            .into());
-        }
-        if name.is_empty() {
-            return Err(
-                format!("column {number} has no name; every column needs one in the header row").into()
-            );
-        }
-        if let Some(first) = columns.iter().position(|column| column == name) {
-            let first = first + 1;
-            return Err(format!("columns {first} and {number} are both named {name:?}; rename one").into());
-        }
-        columns.push(name.to_owned());
+            .map_err(|_| format!("the name of column {number} is not UTF-8; save the file as CSV UTF-8"))?;
+        columns.push(name)?;
     }
-    Ok(Columns { names: columns, unnamed: parser.count().saturating_sub(named_columns) })
+    Ok(Columns { names: columns.into_names(), unnamed: parser.count().saturating_sub(named_columns) })
 }
 
 fn object(parser: &CsvParser, columns: &Columns, limit: usize) -> Result<Map<String, Value>, String> {

@@ -3,7 +3,12 @@
 use std::fmt;
 use std::io;
 
+use super::compression::DecodeError;
+use crate::diagnostics::nearest;
 use crate::types::{Advice, Remedy};
+
+/// Most names that a message lists.
+const MAX_LISTED_NAMES: usize = 20;
 
 /// Why the next value cannot be read.
 pub type ValueError = Box<dyn std::error::Error + Send + Sync>;
@@ -34,8 +39,8 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// The file is UTF-16 text.
-    #[error("{name} is UTF-16 text; save it as UTF-8")]
+    /// The file is UTF-16 text without a byte-order mark, which shows the order of the bytes.
+    #[error("{name} is UTF-16 text without a byte-order mark; save it as UTF-8")]
     Encoding {
         /// The source.
         name: String,
@@ -51,6 +56,36 @@ pub enum Error {
         items: u64,
         /// The system's error.
         source: io::Error,
+    },
+    /// The file is compressed, and its data are incomplete or damaged.
+    #[error("{name}, after line {line}: {fault} (items read: {items})")]
+    Compressed {
+        /// The source.
+        name: String,
+        /// The last line that was reached, from 1.
+        line: u64,
+        /// Items that were read before.
+        items: u64,
+        /// What is wrong.
+        fault: DecodeError,
+    },
+    /// The file has no format in which items are read, or a file of many items is damaged.
+    #[error("{name}: {fault}{}", items_read(*.items))]
+    Unreadable {
+        /// The source.
+        name: String,
+        /// Items that were read before.
+        items: u64,
+        /// What is wrong.
+        fault: LayoutFault,
+    },
+    /// No file is in the folder, or matches the pattern.
+    #[error("no files for {name}: {reason}")]
+    NoFiles {
+        /// The folder or the pattern.
+        name: String,
+        /// Why there are none, and what to do.
+        reason: String,
     },
     /// Another program changed the file while it was read, so items may be missing or mixed up.
     #[error("{name} was changed while it was read (items read: {items}); start the run again")]
@@ -109,12 +144,14 @@ impl Error {
     /// Returns what the user can do about it, if that includes a remedy. The message ends with it.
     pub fn advice(&self) -> Option<Advice> {
         match self {
-            Self::Layout { fault, .. } => fault.advice.clone(),
+            Self::Layout { fault, .. } | Self::Unreadable { fault, .. } => fault.advice.clone(),
             Self::Open { .. }
             | Self::Directory { .. }
             | Self::Thread { .. }
             | Self::Encoding { .. }
             | Self::Read { .. }
+            | Self::Compressed { .. }
+            | Self::NoFiles { .. }
             | Self::Changed { .. }
             | Self::Value { .. }
             | Self::Syntax { .. }
@@ -130,7 +167,33 @@ pub struct LayoutFault {
     advice: Option<Advice>,
 }
 
+/// Returns a note on the items that were read before an error, if there are any.
+fn items_read(items: u64) -> String {
+    if items == 0 { String::new() } else { format!(" (items read: {items})") }
+}
+
 impl LayoutFault {
+    /// No `kind`, such as a column, has the name `wanted`, which the user named for this use.
+    pub(super) fn unknown_name(kind: &str, use_of_it: &str, wanted: &str, known: &[String]) -> Self {
+        let mut reason = format!("there is no {kind} {wanted:?}, which {use_of_it}");
+        if let Some(near) = nearest(wanted, known.iter().map(String::as_str)) {
+            reason.push_str(&format!("; did you mean {near:?}?"));
+        }
+        let listed: Vec<String> =
+            known.iter().take(MAX_LISTED_NAMES).map(|name| format!("{name:?}")).collect();
+        let rest = known.len() - listed.len();
+        let rest = if rest == 0 { String::new() } else { format!(" and {rest} more") };
+        let names = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
+        let separator = if reason.ends_with('?') { " The" } else { "; the" };
+        reason.push_str(&format!("{separator} {kind}s are {names}{rest}"));
+        reason.into()
+    }
+
+    /// Something is wrong that a setting of the user changes.
+    pub(super) fn with_advice(reason: impl Into<String>, advice: Advice) -> Self {
+        Self { reason: reason.into(), advice: Some(advice) }
+    }
+
     /// The file has the format with this name and another file extension.
     pub(super) fn other_format(reason: impl Into<String>, advice: &str, format: &'static str) -> Self {
         let advice = Advice::from(advice).with_remedy(Remedy::SetInputFormat(format));

@@ -1,6 +1,7 @@
 //! Detects the format of an input from its name, or else from its first byte.
 //!
-//! Reads no further than the first byte that is not white space.
+//! Reads no further than the first byte that is not white space. The extension of a compressed file is the one below
+//! `.gz` or `.zst`.
 
 use std::fmt;
 use std::io::{self, BufRead};
@@ -13,13 +14,17 @@ use std::str::FromStr;
 pub enum Format {
     /// One JSON object per line. Blank lines are skipped.
     Jsonl,
-    /// Values under a header row, separated by commas, semicolons or tabs, as a `sep=` line or the header
+    /// Values under a header row, separated by commas, semicolons, tabs or `|`, as a `sep=` line or the header
     /// shows. Fields may be quoted and may contain line breaks.
     Csv,
     /// The same, separated by tabs.
     Tsv,
-    /// One JSON array of objects.
+    /// One JSON array of objects, or an object with one under a key.
     Json,
+    /// A sheet of an Excel workbook (`.xlsx`), with a header row.
+    Xlsx,
+    /// The rows of a Parquet file.
+    Parquet,
 }
 
 impl Format {
@@ -27,6 +32,9 @@ impl Format {
     pub fn of(path: &Path) -> Option<Self> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         match extension.as_str() {
+            "gz" | "zst" => Self::of(&path.with_extension("")),
+            "xlsx" | "xlsm" => Some(Self::Xlsx),
+            "parquet" => Some(Self::Parquet),
             "jsonl" | "ndjson" => Some(Self::Jsonl),
             "csv" => Some(Self::Csv),
             "tsv" => Some(Self::Tsv),
@@ -43,13 +51,15 @@ impl fmt::Display for Format {
             Self::Csv => "csv",
             Self::Tsv => "tsv",
             Self::Json => "json",
+            Self::Xlsx => "xlsx",
+            Self::Parquet => "parquet",
         })
     }
 }
 
 /// A word that is not the name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a format is jsonl, csv, tsv or json, not {0:?}")]
+#[error("a format is jsonl, csv, tsv, json, xlsx or parquet, not {0:?}")]
 pub struct FormatError(String);
 
 impl FromStr for Format {
@@ -61,6 +71,8 @@ impl FromStr for Format {
             "csv" => Ok(Self::Csv),
             "tsv" => Ok(Self::Tsv),
             "json" => Ok(Self::Json),
+            "xlsx" => Ok(Self::Xlsx),
+            "parquet" => Ok(Self::Parquet),
             _ => Err(FormatError(word.to_owned())),
         }
     }
@@ -72,7 +84,7 @@ pub(super) struct InputHead {
     pub(super) bytes: Vec<u8>,
     /// Length of the byte-order mark that was dropped.
     pub(super) bom_bytes: u64,
-    /// Whether the input is UTF-16, which is not supported.
+    /// Whether the input is UTF-16.
     pub(super) is_utf16: bool,
 }
 
@@ -92,6 +104,11 @@ impl InputHead {
         let bom_bytes = if bytes.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         bytes.drain(..bom_bytes);
         Ok(Self { bytes, bom_bytes: bom_bytes as u64, is_utf16 })
+    }
+
+    /// Returns whether the first byte that is not white space begins a JSON object.
+    pub(super) fn begins_object(&self) -> bool {
+        first_non_space(&self.bytes) == Some(b'{')
     }
 
     /// Returns the format that the first byte suggests: an array if it is `[`, otherwise lines.

@@ -58,16 +58,6 @@ pub(super) fn array_in_lines(first: &[u8]) -> Option<LayoutFault> {
     })
 }
 
-/// Returns why a file that begins with these bytes is not text; `None` if it may be text.
-pub(super) fn workbook(first: &[u8]) -> Option<&'static str> {
-    // A zip file (which .xlsx and .ods are), and the older .xls.
-    const SIGNATURES: [&[u8]; 2] = [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"];
-    SIGNATURES.iter().any(|signature| first.starts_with(signature)).then_some(
-        "looks like a workbook of Excel or another packed file, not like text; save the sheet as CSV UTF-8 and use that \
-         file",
-    )
-}
-
 /// Returns whether `wanted` follows the first byte, ignoring white space.
 fn next_is(text: &[u8], wanted: &[u8]) -> bool {
     text.get(1..).is_some_and(|rest| rest.trim_ascii_start().starts_with(wanted))

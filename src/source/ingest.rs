@@ -4,10 +4,14 @@
 //! and drops no record.
 
 use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
 use super::byte_bounded_channel::{Disconnected, Sender};
+use super::compression::DecodeError;
 use super::dedup::DedupIndex;
 use super::entry::{Entry, Item, Reject, excerpt};
 use super::error::{Error, LayoutFault, ValueError};
@@ -58,13 +62,51 @@ pub(super) struct Ingest {
     name: String,
     to: Sender<Message>,
     check: Option<ItemCheck>,
+    /// The field that is the key in place of `id`.
+    key_field: Option<String>,
+    /// Bytes of the encoded input that were read, if it is decoded while it is read: the position in place of a
+    /// record's end.
+    encoded_bytes: Option<Arc<AtomicU64>>,
+    /// The columns of a table, once its header was read.
+    header: Arc<OnceLock<Vec<String>>>,
     dedup: DedupIndex,
     items: u64,
 }
 
 impl Ingest {
-    pub(super) fn new(name: String, check: Option<ItemCheck>, to: Sender<Message>) -> Self {
-        Self { name, to, check, dedup: DedupIndex::new(), items: 0 }
+    pub(super) fn new(
+        name: String,
+        check: Option<ItemCheck>,
+        key_field: Option<String>,
+        to: Sender<Message>,
+    ) -> Self {
+        let dedup = DedupIndex::new();
+        Self { name, to, check, key_field, encoded_bytes: None, header: Arc::default(), dedup, items: 0 }
+    }
+
+    /// Returns where the columns of a table will be, once its header was read.
+    pub(super) fn header(&self) -> Arc<OnceLock<Vec<String>>> {
+        self.header.clone()
+    }
+
+    /// Sets the counter of the bytes that were read from an input that is decoded.
+    pub(super) fn count_encoded(&mut self, bytes: Arc<AtomicU64>) {
+        self.encoded_bytes = Some(bytes);
+    }
+
+    /// Checks that the columns of a table include the one that is to be the key.
+    pub(super) fn check_columns(&self, columns: &[String]) -> Result<(), LayoutFault> {
+        self.header.get_or_init(|| columns.to_vec());
+        let Some(key_field) = &self.key_field else { return Ok(()) };
+        if columns.contains(key_field) {
+            return Ok(());
+        }
+        Err(LayoutFault::unknown_name("column", "is to be the key", key_field, columns))
+    }
+
+    /// Returns the position in the input at the end of a record that ends at `end` of what was parsed.
+    fn position(&self, end: u64) -> u64 {
+        self.encoded_bytes.as_ref().map_or(end, |bytes| bytes.load(Relaxed))
     }
 
     /// Sends a value that was read: as an item, or as a reject if it cannot be an item.
@@ -81,7 +123,8 @@ impl Ingest {
                 let bytes_in_memory = memory_of(&value);
                 let item =
                     Item { number: self.items, line: record.line, key, value, held: HeldMemory::default() };
-                self.to.send(Message::Entry(Entry::Item(item), record.end), bytes_in_memory)?;
+                let position = self.position(record.end);
+                self.to.send(Message::Entry(Entry::Item(item), position), bytes_in_memory)?;
                 self.items += 1;
                 return Ok(());
             }
@@ -105,7 +148,8 @@ impl Ingest {
         let text = excerpt(record.bytes.unwrap_or_default(), record.length);
         let bytes_in_memory = text.len() + reason.len();
         let reject = Reject { line: record.line, reason, text, key };
-        self.to.send(Message::Entry(Entry::Rejected(reject), record.end), bytes_in_memory)?;
+        let position = self.position(record.end);
+        self.to.send(Message::Entry(Entry::Rejected(reject), position), bytes_in_memory)?;
         Ok(())
     }
 
@@ -125,7 +169,18 @@ impl Ingest {
     }
 
     pub(super) fn read_error(&self, line: u64, source: io::Error) -> ReadStop {
-        ReadStop::Failed(Error::Read { name: self.name.clone(), line, items: self.items, source })
+        let name = self.name.clone();
+        let items = self.items;
+        match source.downcast::<DecodeError>() {
+            Ok(fault) => ReadStop::Failed(Error::Compressed { name, line, items, fault }),
+            Err(source) => ReadStop::Failed(Error::Read { name, line, items, source }),
+        }
+    }
+
+    /// Returns the error of an input that cannot be read in any format, or not further.
+    pub(super) fn unreadable(&self, fault: impl Into<LayoutFault>) -> ReadStop {
+        let fault = fault.into();
+        ReadStop::Failed(Error::Unreadable { name: self.name.clone(), items: self.items, fault })
     }
 
     pub(super) fn changed_error(&self) -> ReadStop {
@@ -148,7 +203,8 @@ impl Ingest {
         let Value::Object(fields) = value else {
             return Err((format!("is {}, not a JSON object", type_name(value)), None));
         };
-        let Key { key, from_content } = key_of(fields).map_err(|reason| (reason, None))?;
+        let key_field = self.key_field.as_deref();
+        let Key { key, from_content } = key_of(fields, key_field).map_err(|reason| (reason, None))?;
         if let Some(check) = &self.check
             && let Err(reason) = check(value)
         {

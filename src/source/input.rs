@@ -5,13 +5,16 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::digest::{DigestReader, DigestSlot};
 use super::opened_file::OpenedFile;
-use super::{Error, Format, ValueError};
+use super::options::{Delimiter, ReadOptions};
+use super::random_access::RandomAccess;
+use super::{Error, FileSelection, Format, ValueError};
 
 /// How much of the input is buffered.
 ///
@@ -33,11 +36,13 @@ pub struct Limits {
     pub ahead: usize,
     /// About how many bytes of memory the entries that are read ahead may take.
     pub ahead_bytes: usize,
+    /// Most items that are read; `None` reads all of them.
+    pub max_items: Option<NonZeroU64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { item_bytes: 16 << 20, ahead: 1024, ahead_bytes: 4 << 20 }
+        Self { item_bytes: 16 << 20, ahead: 1024, ahead_bytes: 4 << 20, max_items: None }
     }
 }
 
@@ -67,6 +72,14 @@ impl Limits {
         self.ahead_bytes = ahead_bytes;
         self
     }
+
+    /// Reads only the first items of the input, at most this many. A run of such a source has the outcome `limited` if the
+    /// input has more, and can be continued.
+    #[must_use]
+    pub fn with_max_items(mut self, max_items: NonZeroU64) -> Self {
+        self.max_items = Some(max_items);
+        self
+    }
 }
 
 /// An opened source of items that has not been read.
@@ -82,6 +95,12 @@ pub struct Source {
     pub(super) digest: Option<DigestSlot>,
     /// The file, if it is a regular one: an error is reported if it changes while it is read.
     pub(super) opened_file: Option<OpenedFile>,
+    /// Whether its records are counted in the background.
+    pub(super) is_counted: bool,
+    /// Settings that its bytes do not show.
+    pub(super) options: ReadOptions,
+    /// The file below the input, if it is a regular one.
+    pub(super) random_access: Option<RandomAccess>,
 }
 
 /// Returns why a value is not a valid item.
@@ -89,6 +108,8 @@ pub(super) type ItemCheck = Box<dyn Fn(&Value) -> Result<(), String> + Send>;
 
 pub(super) enum Input {
     Bytes(Box<dyn Read + Send>, Option<Format>),
+    /// Files, each of which is an item.
+    Files(FileSelection),
     /// Each value with the line on which it is reported to begin.
     Values(Box<dyn Iterator<Item = Result<(u64, Value), ValueError>> + Send>),
 }
@@ -105,17 +126,40 @@ impl Source {
         if metadata.is_dir() {
             return Err(Error::Directory { name });
         }
-        let second_handle = metadata.is_file().then(|| file.try_clone()).transpose().map_err(failed)?;
-        let opened_file = second_handle.map(|file| OpenedFile::new(&metadata, move || file.metadata()));
+        let second_handle = || metadata.is_file().then(|| file.try_clone()).transpose().map_err(failed);
+        let opened_file = second_handle()?.map(|file| OpenedFile::new(&metadata, move || file.metadata()));
         let digest = metadata.is_file().then(DigestSlot::default);
+        let random_access = second_handle()?.zip(digest.clone());
+        let random_access = random_access.map(|(file, digest)| RandomAccess { file, digest });
         let read = DigestReader::new(file, digest.clone().unwrap_or_default());
         Ok(Self {
             path: Some(path.to_owned()),
             total: metadata.is_file().then_some(metadata.len()),
             digest,
             opened_file,
+            random_access,
             ..Self::reader(name, read, format.or_else(|| Format::of(path)))
         })
+    }
+
+    /// Takes the files of a folder or of a pattern, one item per file, in the order of their paths. An item has the fields
+    /// `id` (its path in the folder), `path`, `name`, and `text` if it is text.
+    ///
+    /// # Errors
+    /// If there is no file.
+    pub fn files(selection: FileSelection) -> Result<Self, Error> {
+        let no_files = |reason| Error::NoFiles { name: selection.name().to_owned(), reason };
+        match selection.walk().next() {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(no_files(error.to_string())),
+            None => {
+                let reason = "none is found in that place; check the path and the pattern. Hidden files and folders that are \
+                              links are left out";
+                return Err(no_files(reason.to_owned()));
+            }
+        }
+        let name = selection.name().to_owned();
+        Ok(Self::of_input(name, Input::Files(selection), None))
     }
 
     /// Reads stdin. Without a format the first byte decides, as in [`file`](Self::file).
@@ -144,16 +188,22 @@ impl Source {
         reader: impl Read + Send + 'static,
         format: Option<Format>,
     ) -> Self {
-        let input = Input::Bytes(Box::new(reader), format);
+        Self::of_input(name.into(), Input::Bytes(Box::new(reader), format), None)
+    }
+
+    fn of_input(name: String, input: Input, total: Option<u64>) -> Self {
         Self {
-            name: name.into(),
+            name,
             path: None,
             input,
-            total: None,
+            total,
             limits: Limits::default(),
             check: None,
             digest: None,
             opened_file: None,
+            is_counted: false,
+            options: ReadOptions::default(),
+            random_access: None,
         }
     }
 
@@ -205,23 +255,29 @@ impl Source {
         total: Option<u64>,
         values: impl Iterator<Item = Result<(u64, Value), ValueError>> + Send + 'static,
     ) -> Self {
-        let input = Input::Values(Box::new(values));
-        Self {
-            name: name.into(),
-            path: None,
-            input,
-            total,
-            limits: Limits::default(),
-            check: None,
-            digest: None,
-            opened_file: None,
-        }
+        Self::of_input(name.into(), Input::Values(Box::new(values)), total)
     }
 
     /// Sets how much of the input is buffered.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Reads only the first items, as [`Limits::with_max_items`] does.
+    #[must_use]
+    pub fn with_max_items(mut self, max_items: NonZeroU64) -> Self {
+        self.limits.max_items = Some(max_items);
+        self
+    }
+
+    /// Counts the records of a file in the background while it is read, for
+    /// `Progress::input_items`. The file is read a second time. A count never fails: the
+    /// number stays unknown for a pipe, and for a file that cannot be read.
+    #[must_use]
+    pub fn with_count(mut self) -> Self {
+        self.is_counted = true;
         self
     }
 
@@ -234,6 +290,41 @@ impl Source {
         self
     }
 
+    /// Sets the field or the column that is the key of an item in place of `id`. An item without it is rejected; a table
+    /// without the column cannot be read.
+    #[must_use]
+    pub fn with_key(mut self, field: impl Into<String>) -> Self {
+        self.options.key_field = Some(field.into());
+        self
+    }
+
+    /// Sets what separates the fields of CSV. Without a format, the source is then CSV.
+    #[must_use]
+    pub fn with_delimiter(mut self, delimiter: Delimiter) -> Self {
+        self.options.delimiter = Some(delimiter);
+        self
+    }
+
+    /// Sets the sheet of an Excel workbook, by its name or its number from 1, in place of the first.
+    #[must_use]
+    pub fn with_sheet(mut self, sheet: impl Into<String>) -> Self {
+        self.options.sheet = Some(sheet.into());
+        self
+    }
+
+    /// Sets the key of a JSON object whose value is the array of items. Without a format, the source is then such an
+    /// object.
+    #[must_use]
+    pub fn with_items_key(mut self, key: impl Into<String>) -> Self {
+        self.options.items_key = Some(key.into());
+        self
+    }
+
+    /// Returns the field that is the key of an item in place of `id`.
+    pub(crate) fn key_field(&self) -> Option<&str> {
+        self.options.key_field.as_deref()
+    }
+
     /// Sets the name of the source for messages.
     #[must_use]
     #[doc(hidden)]
@@ -242,10 +333,26 @@ impl Source {
         self
     }
 
+    /// Returns whether the source is known to be a table before it is read: all of its items have the same fields.
+    #[doc(hidden)]
+    pub fn is_table(&self) -> bool {
+        match &self.input {
+            Input::Bytes(_, Some(Format::Csv | Format::Tsv | Format::Xlsx | Format::Parquet)) => true,
+            Input::Bytes(_, None) => self.options.delimiter.is_some(),
+            Input::Bytes(_, Some(Format::Json | Format::Jsonl)) | Input::Files(_) | Input::Values(_) => false,
+        }
+    }
+
     /// Returns whether the source is known to be CSV, with any separator, before it is read.
     #[doc(hidden)]
     pub fn is_csv(&self) -> bool {
-        matches!(self.input, Input::Bytes(_, Some(Format::Csv | Format::Tsv)))
+        match &self.input {
+            Input::Bytes(_, Some(Format::Csv | Format::Tsv)) => true,
+            Input::Bytes(_, None) => self.options.delimiter.is_some(),
+            Input::Bytes(_, Some(Format::Json | Format::Jsonl | Format::Xlsx | Format::Parquet))
+            | Input::Files(_)
+            | Input::Values(_) => false,
+        }
     }
 
     /// Returns the name of the source for messages.

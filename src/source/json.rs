@@ -12,14 +12,36 @@ use serde::de::IgnoredAny;
 use super::ingest::{Ingest, RawRecord, ReadStop};
 use super::jsonl::{ParseError, error_text, parse, too_long_message};
 
-/// Reads elements from `input`, which starts at `offset`, until the end of the array.
+/// Reads elements from `input`, which starts at `offset`, until the end of the array and of the input.
 pub(super) fn read(
     input: impl BufRead,
     offset: u64,
     limit: usize,
     ingest: &mut Ingest,
 ) -> Result<(), ReadStop> {
-    let at = Position { line: 1, column: 1 };
+    read_array(input, offset, Position::START, false, limit, ingest)
+}
+
+/// Reads elements from `input`, which starts at `offset` with the array at this position in an object that was scanned,
+/// until the end of the array.
+pub(super) fn read_inner(
+    input: impl BufRead,
+    offset: u64,
+    at: Position,
+    limit: usize,
+    ingest: &mut Ingest,
+) -> Result<(), ReadStop> {
+    read_array(input, offset, at, true, limit, ingest)
+}
+
+fn read_array(
+    input: impl BufRead,
+    offset: u64,
+    at: Position,
+    is_inner: bool,
+    limit: usize,
+    ingest: &mut Ingest,
+) -> Result<(), ReadStop> {
     let mut array = ArrayReader {
         input,
         limit,
@@ -28,6 +50,7 @@ pub(super) fn read(
         start: at,
         element: Vec::new(),
         length: 0,
+        is_inner,
         is_opened: false,
         is_closed: false,
     };
@@ -75,10 +98,10 @@ fn reason(error: &ParseError) -> String {
 }
 
 /// A position in the input; both from 1, columns in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Position {
-    line: u64,
-    column: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) line: u64,
+    pub(super) column: u64,
 }
 
 /// Why the array cannot be read further.
@@ -115,6 +138,8 @@ struct ArrayReader<R> {
     element: Vec<u8>,
     /// Length of the current element in bytes.
     length: u64,
+    /// Whether an object encloses the array. What follows the array is then not read.
+    is_inner: bool,
     /// Whether the opening bracket was read.
     is_opened: bool,
     /// Whether the closing bracket was read.
@@ -132,6 +157,9 @@ impl<R: BufRead> ArrayReader<R> {
         if self.is_closed || (first && next == Some(b']')) {
             if !self.is_closed {
                 self.consume_byte();
+            }
+            if self.is_inner {
+                return Ok(false);
             }
             return match self.skip_space()? {
                 None => Ok(false),
@@ -241,7 +269,11 @@ impl<R: BufRead> ArrayReader<R> {
 }
 
 impl Position {
-    fn advance_over(&mut self, byte: u8) {
+    /// The start of the input.
+    pub(super) const START: Self = Self { line: 1, column: 1 };
+
+    /// Moves over a byte.
+    pub(super) fn advance_over(&mut self, byte: u8) {
         if byte == b'\n' {
             self.line += 1;
             self.column = 1;

@@ -19,7 +19,8 @@ pub(super) fn read(
     limit: usize,
     ingest: &mut Ingest,
 ) -> Result<(), ReadStop> {
-    let mut reader = LineReader { input, limit, buffer: Vec::new(), number: 0, length: 0, offset };
+    let mut reader =
+        LineReader { input, limit, buffer: Vec::new(), number: 0, length: 0, has_line_end: false, offset };
     let mut is_first = true;
     while reader.advance().map_err(|error| ingest.read_error(reader.number, error))? {
         let line = reader.buffer.trim_ascii();
@@ -29,6 +30,14 @@ pub(super) fn read(
         if reader.length > limit as u64 {
             if let Some(fault) = array_fault() {
                 return Err(ingest.layout_error(reader.number, fault));
+            }
+            if is_first && !reader.has_line_end {
+                let fault = format!(
+                    "the file is one line of {} bytes without a line end; it needs a line for each item, of at most {limit} \
+                     bytes",
+                    reader.length
+                );
+                return Err(ingest.layout_error(reader.number, fault.into()));
             }
             ingest.reject(record, too_long_message(limit), None)?;
         } else if !line.is_empty() {
@@ -112,6 +121,8 @@ struct LineReader<R> {
     number: u64,
     /// Length of the current line in bytes, without its line end.
     length: u64,
+    /// Whether the current line has a line end.
+    has_line_end: bool,
     /// Bytes of the input that were read.
     offset: u64,
 }
@@ -128,7 +139,8 @@ impl<R: BufRead> LineReader<R> {
             return Ok(false);
         }
         self.number += 1;
-        if self.buffer.last() == Some(&b'\n') {
+        self.has_line_end = self.buffer.last() == Some(&b'\n');
+        if self.has_line_end {
             self.buffer.pop();
         }
         self.length = self.buffer.len() as u64;
@@ -153,6 +165,7 @@ impl<R: BufRead> LineReader<R> {
             self.input.consume(used);
             self.offset += used as u64;
             self.length += length as u64;
+            self.has_line_end = used > length;
             if ended {
                 return Ok(());
             }

@@ -1,4 +1,7 @@
-//! Determines the key of an item: its `id`, or else the hash of its content.
+//! Determines the key of an item: its `id`, or else the hash of its content; or the field that the user names.
+//!
+//! A field that the user names must be in every item. There is no hash in its place, because the user expects to find
+//! results by that field.
 //!
 //! The hash is the first half of SHA-256, in hexadecimal after `sha-`, over the item as compact JSON with
 //! sorted keys. It depends neither on the order in which a file writes the fields nor on how it writes a
@@ -26,32 +29,42 @@ pub(super) struct Key {
 }
 
 /// Returns the item's key, or the reason why its `id` is not a valid key. The number 7 and the text "7" are the
-/// same key; a null or empty `id` counts as missing.
-pub(super) fn key_of(item: &Map<String, Value>) -> Result<Key, String> {
-    let key_text = match item.get("id") {
-        None | Some(Value::Null) => return Ok(content_key(item)),
-        Some(Value::String(key_text)) if key_text.is_empty() => return Ok(content_key(item)),
+/// same key; a null or empty `id` counts as missing. `key_field` is the field in place of `id`, which must not be
+/// missing.
+pub(super) fn key_of(item: &Map<String, Value>, key_field: Option<&str>) -> Result<Key, String> {
+    let field = key_field.unwrap_or("id");
+    let missing = |found: &str| match key_field {
+        None => Ok(content_key(item)),
+        Some(name) => Err(format!("{found} {name:?}, which is to be the key")),
+    };
+    let key_text = match item.get(field) {
+        None => return missing("has no field"),
+        Some(Value::Null) => return missing("has null as"),
+        Some(Value::String(key_text)) if key_text.is_empty() => return missing("has an empty"),
         Some(Value::String(key_text)) => key_text.as_str().into(),
         Some(Value::Number(number)) => {
             let text_of_number = canonical(number);
             // Beyond 2^53 a double is rounded, so two ids may have become one.
             let is_whole = text_of_number.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit());
             if !is_whole && number.as_f64().is_none_or(|float| float.abs() >= 9_007_199_254_740_992.0) {
-                return Err("has a number as `id` that is too large to be exact; write it as text".into());
+                return Err(format!(
+                    "has a number as `{field}` that is too large to be exact; write it as text"
+                ));
             }
             ItemKey::from(text_of_number)
         }
-        Some(Value::Bool(_)) => return Err("has true or false as `id`; use text or a number".into()),
-        Some(Value::Array(_)) => return Err("has an array as `id`; use text or a number".into()),
-        Some(Value::Object(_)) => return Err("has an object as `id`; use text or a number".into()),
+        Some(Value::Bool(_)) => return Err(format!("has true or false as `{field}`; use text or a number")),
+        Some(Value::Array(_)) => return Err(format!("has an array as `{field}`; use text or a number")),
+        Some(Value::Object(_)) => return Err(format!("has an object as `{field}`; use text or a number")),
     };
     if key_text.as_str().len() > MAX_KEY_BYTES {
         return Err(format!(
-            "has an `id` of {} bytes; the longest may have {MAX_KEY_BYTES}",
+            "has a `{field}` of {} bytes; the longest key may have {MAX_KEY_BYTES}",
             key_text.as_str().len()
         ));
     }
-    if looks_like_content_key(key_text.as_str()) {
+    // With a field that must be in every item, no item has such a key.
+    if key_field.is_none() && looks_like_content_key(key_text.as_str()) {
         return Err(
             "has an `id` that looks like the key of an item without an `id` (`sha-` and 32 hexadecimal digits), \
              which could be another item's; put a word before it, or leave the `id` out"
@@ -64,7 +77,7 @@ pub(super) fn key_of(item: &Map<String, Value>) -> Result<Key, String> {
 /// Returns the key that an item has in a source, or the reason why its `id` is not a valid key.
 #[cfg(feature = "server")]
 pub(crate) fn item_key(item: &Map<String, Value>) -> Result<ItemKey, String> {
-    key_of(item).map(|key| key.key)
+    key_of(item, None).map(|key| key.key)
 }
 
 /// Returns whether an `id` has the form of the key of an item without an `id`.
@@ -141,7 +154,25 @@ mod tests {
     use super::*;
 
     fn key(json: &str) -> Result<Key, String> {
-        key_of(&serde_json::from_str(json).unwrap())
+        key_of(&serde_json::from_str(json).unwrap(), None)
+    }
+
+    #[test]
+    fn a_field_that_the_user_names_is_the_key_and_must_be_in_every_item() {
+        let key = |json: &str| key_of(&serde_json::from_str(json).unwrap(), Some("sku"));
+        let sku = |text: &str| Ok(Key { key: text.into(), from_content: false });
+        assert_eq!(key(r#"{"id": 1, "sku": "a-7"}"#), sku("a-7"));
+        assert_eq!(key(r#"{"sku": 7.0}"#), sku("7.0"));
+        let content_key = "sha-ecf9e98ec0641e23113ff3ce8bdc78d0";
+        assert_eq!(key(&format!(r#"{{"sku": "{content_key}"}}"#)), sku(content_key));
+        for (json, reason) in [
+            (r#"{"id": 1}"#, "has no field \"sku\", which is to be the key"),
+            (r#"{"sku": null}"#, "has null as \"sku\", which is to be the key"),
+            (r#"{"sku": ""}"#, "has an empty \"sku\", which is to be the key"),
+            (r#"{"sku": []}"#, "has an array as `sku`; use text or a number"),
+        ] {
+            assert_eq!(key(json), Err(reason.to_owned()), "{json}");
+        }
     }
 
     #[test]

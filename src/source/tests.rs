@@ -12,7 +12,7 @@ use super::*;
 use crate::types::ItemKey;
 
 /// Reads everything: the entries, and the error that ended reading early.
-async fn drain(source: Source) -> (Vec<Entry>, Option<Error>) {
+pub(super) async fn drain(source: Source) -> (Vec<Entry>, Option<Error>) {
     let mut reader = source.read().unwrap();
     let mut entries = Vec::new();
     while let Some(next) = reader.next().await {
@@ -27,7 +27,10 @@ async fn drain(source: Source) -> (Vec<Entry>, Option<Error>) {
     (entries, None)
 }
 
-async fn read_as(format: Format, bytes: impl AsRef<[u8]> + Send + 'static) -> (Vec<Entry>, Option<Error>) {
+pub(super) async fn read_as(
+    format: Format,
+    bytes: impl AsRef<[u8]> + Send + 'static,
+) -> (Vec<Entry>, Option<Error>) {
     drain(Source::reader("input", Cursor::new(bytes), Some(format))).await
 }
 
@@ -38,18 +41,18 @@ async fn entries_as_text(format: Format, bytes: impl AsRef<[u8]> + Send + 'stati
     entries.iter().map(describe).collect()
 }
 
-fn describe(entry: &Entry) -> String {
+pub(super) fn describe(entry: &Entry) -> String {
     match entry {
         Entry::Item(item) => format!("{} {}", item.line, item.key),
         Entry::Rejected(reject) => format!("{}: {}", reject.line, reject.reason),
     }
 }
 
-fn items(entries: &[Entry]) -> Vec<&Item> {
+pub(super) fn items(entries: &[Entry]) -> Vec<&Item> {
     entries.iter().filter_map(|entry| if let Entry::Item(item) = entry { Some(item) } else { None }).collect()
 }
 
-fn rejects(entries: &[Entry]) -> Vec<&Reject> {
+pub(super) fn rejects(entries: &[Entry]) -> Vec<&Reject> {
     entries
         .iter()
         .filter_map(|entry| if let Entry::Rejected(reject) = entry { Some(reject) } else { None })
@@ -163,7 +166,7 @@ async fn bytes_that_are_not_utf_8_are_rejected_with_their_column() {
 }
 
 /// Writes a file with this suffix and reads it in the format of its name.
-async fn read_file(suffix: &str, bytes: &[u8]) -> (Vec<Entry>, Option<Error>) {
+pub(super) async fn read_file(suffix: &str, bytes: &[u8]) -> (Vec<Entry>, Option<Error>) {
     let mut file = tempfile::Builder::new().suffix(suffix).tempfile().unwrap();
     file.write_all(bytes).unwrap();
     drain(Source::file(file.path(), None).unwrap()).await
@@ -541,11 +544,21 @@ async fn a_read_interrupted_by_a_signal_is_retried() {
 }
 
 #[tokio::test]
-async fn utf_16_is_refused_by_name() {
-    let input: Vec<u8> =
-        [0xff, 0xfe].into_iter().chain("{\"id\"".encode_utf16().flat_map(u16::to_le_bytes)).collect();
-    let (_, error) = read_as(Format::Jsonl, input).await;
-    assert_eq!(error.unwrap().to_string(), "input is UTF-16 text; save it as UTF-8");
+async fn utf_16_is_read_with_a_byte_order_mark_and_refused_by_name_without_one() {
+    let encode =
+        |text: &str, to: fn(u16) -> [u8; 2]| -> Vec<u8> { text.encode_utf16().flat_map(to).collect() };
+    let text = "{\"id\": \"Größe\"}\n{\"id\": \"記事\"}\n";
+    for order in [u16::to_le_bytes as fn(u16) -> [u8; 2], u16::to_be_bytes] {
+        let (entries, error) = read_as(Format::Jsonl, encode(&format!("\u{feff}{text}"), order)).await;
+        assert!(error.is_none(), "{error:?}");
+        let entries_text: Vec<String> = entries.iter().map(describe).collect();
+        assert_eq!(entries_text, ["1 Größe", "2 記事"]);
+        let (_, error) = read_as(Format::Jsonl, encode(text, order)).await;
+        assert_eq!(
+            error.unwrap().to_string(),
+            "input is UTF-16 text without a byte-order mark; save it as UTF-8"
+        );
+    }
 }
 
 #[test]
@@ -809,4 +822,36 @@ fn normalize_numbers(value: &Value) -> Value {
         }
         value => value.clone(),
     }
+}
+
+#[tokio::test]
+async fn a_limited_source_ends_after_its_items_and_knows_whether_the_input_has_more() {
+    for (count, max_items, expected, is_limited) in
+        [(3_u64, 3_u64, 3, false), (3, 4, 3, false), (4, 3, 3, true), (3_000, 1, 1, true)]
+    {
+        let values = (0..count).map(|number| json!({ "id": number }));
+        let source = Source::values("items", values).with_max_items(max_items.try_into().unwrap());
+        let mut reader = source.read().unwrap();
+        let mut items = 0;
+        while let Some(entry) = reader.next().await {
+            entry.unwrap();
+            items += 1;
+        }
+        assert_eq!((items, reader.is_limited()), (expected, is_limited), "{max_items} of {count}");
+        assert_eq!(reader.progress(), Some(if is_limited { max_items as f64 / count as f64 } else { 1.0 }));
+        assert!(reader.next().await.is_none());
+    }
+}
+
+/// A pipe may stay open without another item.
+#[tokio::test]
+async fn a_limited_source_does_not_wait_long_for_the_end_of_a_pipe() {
+    let (pipe, mut writer) = io::pipe().unwrap();
+    writer.write_all(b"{\"id\":1}\n{\"id\":2}\n").unwrap();
+    let source = Source::reader("pipe", pipe, Some(Format::Jsonl));
+    let mut reader = source.with_max_items(2.try_into().unwrap()).read().unwrap();
+    assert!(reader.next().await.is_some() && reader.next().await.is_some());
+    let end = tokio::time::timeout(std::time::Duration::from_secs(20), reader.next()).await;
+    assert!(matches!(end, Ok(None)) && reader.is_limited(), "{end:?}");
+    drop(writer);
 }

@@ -4,6 +4,7 @@
 //! not at all. Each row has a checksum and the rows of a run are counted, so that a damaged file is reported instead of
 //! read as valid data. This module makes no decisions about runs or items.
 
+mod answer_cache;
 mod call_count;
 mod database_files;
 mod document;
@@ -22,6 +23,7 @@ mod store;
 mod tests;
 mod url;
 
+pub use answer_cache::{CacheLimits, CachedAnswer, CachedTarget, PrunedAnswers};
 pub use call_count::CallCount;
 pub use document::{
     Document, DocumentKind, ExpectedVersion, MAX_DOCUMENT_BYTES, MAX_DOCUMENT_DEPTH, MAX_DOCUMENT_VERSIONS,

@@ -76,6 +76,19 @@ pub struct StepRecord {
     pub restored_from: Option<i64>,
     /// The files that were attached to the request.
     pub files: Vec<FileStamp>,
+    /// The attempt that gave the answer, if the answer was taken from the answer cache and no request was sent. Another
+    /// item or another run has paid for it.
+    pub reused: Option<Box<Attempt>>,
+    /// The key of the answer in the answer cache: under it, the answer of a request is added to the cache, and a use of the
+    /// cache is counted. `None` without a cache. It is not stored with the step.
+    pub cache_key: Option<Fingerprint>,
+}
+
+impl StepRecord {
+    /// Returns the attempt that gave the answer, if the record has one.
+    pub fn answered_by(&self) -> Option<&Attempt> {
+        self.reused.as_deref().or_else(|| self.attempts.answered_attempt())
+    }
 }
 
 /// The metadata of a file when it was read.

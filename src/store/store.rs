@@ -9,8 +9,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
-use crate::types::{Day, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
+use crate::types::{Day, Fingerprint, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
 
+use super::answer_cache::{CacheLimits, CachedAnswer, CachedTarget, PrunedAnswers};
 use super::call_count::CallCount;
 use super::document::{Document, DocumentKind, ExpectedVersion};
 use super::error::Error;
@@ -54,6 +55,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Sets the state of a run and nothing else.
     #[doc(hidden)]
     fn set_state(&self, run: RunNumber, state: RunState) -> StoreFuture<'_, ()>;
+
+    /// Sets the identity of a run and nothing else.
+    #[doc(hidden)]
+    fn set_identity<'a>(&'a self, run: RunNumber, identity: &'a str) -> StoreFuture<'a, ()>;
 
     /// Returns the latest run with that identity.
     #[doc(hidden)]
@@ -193,6 +198,27 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Returns how many items have an answer for each step.
     #[doc(hidden)]
     fn answer_counts(&self, run: RunNumber) -> StoreFuture<'_, BTreeMap<StepName, u64>>;
+
+    /// Returns the answers of the answer cache with these keys, in any order. A store without such a cache has none.
+    #[doc(hidden)]
+    fn cached_answers<'a>(&'a self, keys: &'a [Fingerprint]) -> StoreFuture<'a, Vec<CachedAnswer>> {
+        let _ = keys;
+        std::future::ready(Ok(Vec::new())).boxed()
+    }
+
+    /// Returns what the answer cache contains, by target.
+    #[doc(hidden)]
+    fn cached_targets(&self) -> StoreFuture<'_, Vec<CachedTarget>> {
+        std::future::ready(Ok(Vec::new())).boxed()
+    }
+
+    /// Removes answers from the answer cache until it is within `limits`. Other writes can happen in between: it removes
+    /// some at a time. The space is reused; [`vacuum`](Self::vacuum) returns it to the file system.
+    #[doc(hidden)]
+    fn prune_cache(&self, limits: CacheLimits) -> StoreFuture<'_, PrunedAnswers> {
+        let _ = limits;
+        std::future::ready(Ok(PrunedAnswers::default())).boxed()
+    }
 
     /// Copies the journal beside the database into it, as far as this delays no other connection.
     #[doc(hidden)]

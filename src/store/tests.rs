@@ -14,6 +14,7 @@ use crate::types::{
     Spend, Tokens, Usage, UsageTotals,
 };
 
+mod answers;
 mod documents;
 mod failed_transactions;
 mod run_pages;
@@ -74,6 +75,8 @@ fn answered(step: &str, answer: Value) -> StepRecord {
         attempts: AttemptLog(vec![attempt(Some(40), Outcome::Answered)]),
         restored_from: None,
         files: Vec::new(),
+        reused: None,
+        cache_key: None,
     }
 }
 
@@ -247,7 +250,7 @@ async fn what_runs_of_the_first_version_cost_is_found_in_their_trails() {
     store.close().await;
     edit(
         &folder.path().join("a.db"),
-        "DROP TABLE spending; DROP INDEX items_failed; ALTER TABLE items DROP COLUMN session; \
+        "DROP TABLE answers; ALTER TABLE steps DROP COLUMN reused; DROP TABLE spending; DROP INDEX items_failed; ALTER TABLE items DROP COLUMN session; \
          ALTER TABLE steps DROP COLUMN restored_from; ALTER TABLE steps DROP COLUMN files; \
          ALTER TABLE runs RENAME COLUMN command TO places; \
          ALTER TABLE runs RENAME COLUMN manifest TO grounds; \
@@ -391,7 +394,7 @@ async fn a_database_of_a_later_version_or_of_another_program_is_refused_with_adv
     edit(&path, "PRAGMA user_version = 99").await;
     let refused = Sqlite::open(&path).await.unwrap_err().to_string();
     assert!(
-        refused.contains("schema version 99, but this program supports at most 4: use the version"),
+        refused.contains("schema version 99, but this program supports at most 5: use the version"),
         "{refused}"
     );
 
@@ -683,7 +686,7 @@ async fn a_database_of_the_version_before_is_not_migrated_while_a_run_of_it_is_a
         let at_work = RunLock::take(&path.canonicalize().unwrap(), RunNumber(number)).unwrap();
         let refused = Sqlite::open(&path).await.unwrap_err().to_string();
         let why =
-            format!("cannot be migrated to version 4 now: an earlier version of pointsman is running {name}");
+            format!("cannot be migrated to version 5 now: an earlier version of pointsman is running {name}");
         assert!(refused.contains(&why) && refused.contains("Wait until it has ended"), "{refused}");
         drop(at_work);
     }

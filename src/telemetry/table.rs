@@ -83,7 +83,11 @@ metrics! {
     STEP_SECONDS = Histogram "pointsman_step_duration_seconds" ["pipeline" "step"]
         "Time from the start of a step of an item to its end";
     ANSWERS_RESTORED = Counter "pointsman_restored_answers" ["pipeline"]
-        "Answers taken from the store instead of a provider";
+        "Answers of the same item and run taken from the store instead of a provider";
+    CACHE_HITS = Counter "pointsman_cache_hits" ["pipeline"]
+        "Answers of another item or run taken from the store instead of a provider";
+    CACHE_SAVED_USD = Counter "pointsman_cache_saved_usd" ["pipeline"]
+        "What these answers had cost in US dollars, as far as it is known";
     VALIDATION_RETRIES = Counter "pointsman_validation_retries" ["pipeline"]
         "Requests sent because an answer failed validation";
     ITEMS_IN_PROGRESS = Gauge "pointsman_items_in_progress" ["pipeline"]

@@ -13,6 +13,8 @@ pub enum Remedy {
     Simulate,
     /// Keep the targets of the configuration.
     UseRealAnswers,
+    /// Write a first configuration file.
+    WriteConfiguration,
     /// Load another configuration file.
     NameConfiguration,
     /// Resume the run although its pipeline, models or prices have changed.
@@ -23,10 +25,18 @@ pub enum Remedy {
     Overwrite,
     /// Read the items in the format with this name.
     SetInputFormat(&'static str),
+    /// Name what separates the columns of CSV items.
+    SetDelimiter,
+    /// Name the key of a JSON object whose value is the array of items.
+    SetItemsKey,
     /// Use the copy of a database as the store.
     OpenCopy,
     /// Look up the runs of a store.
     ListRuns,
+    /// Write results without the fields of the items.
+    MinimalColumns,
+    /// Write results to a file.
+    WriteToFile,
 }
 
 impl fmt::Display for Remedy {
@@ -34,13 +44,18 @@ impl fmt::Display for Remedy {
         let words = match self {
             Self::Simulate => "simulate the answers",
             Self::UseRealAnswers => "use real answers",
+            Self::WriteConfiguration => "write a configuration",
             Self::NameConfiguration => "name another configuration file",
             Self::AcceptChanges => "accept the changes",
             Self::BeginNewRun => "begin a new run",
             Self::Overwrite => "overwrite it",
             Self::SetInputFormat(format) => return write!(out, "set the input format to {format}"),
+            Self::SetDelimiter => "name the delimiter",
+            Self::SetItemsKey => "name the key of the items",
             Self::OpenCopy => "open the copy",
             Self::ListRuns => "list its runs",
+            Self::MinimalColumns => "write them without the fields of the items",
+            Self::WriteToFile => "name a file",
         };
         out.write_str(words)
     }

@@ -23,7 +23,8 @@ impl HistoryRunner {
             }
             self.latest_run = newest_run;
             self.booked_nano_usd = 0;
-            self.run = Some(ExpectedRun::new(newest_run, self.setup.clone()));
+            let shared = self.shared.clone();
+            self.run = Some(ExpectedRun::new(newest_run, self.setup.clone(), force_new, shared));
         } else if wants_new && execution.has_completed() {
             return broken_rule("--new starts a new run", format!("run {newest_run} is the newest"));
         }
@@ -62,6 +63,10 @@ impl HistoryRunner {
         } else {
             run.accepted.push(self.setup.clone());
         }
+        if self.options.shares_answers {
+            run.share_answers();
+            self.shared.clone_from(&run.shared);
+        }
         if row["state"] != "cancelled" {
             self.run = Some(run);
         }
@@ -86,6 +91,14 @@ impl HistoryRunner {
             if run.valid_answers(&self.setup, step, &step_request).iter().any(|(.., durable)| *durable) {
                 return broken_rule(
                     "a request with a valid stored answer is not sent again",
+                    request_summary(request),
+                );
+            }
+            let shares = self.options.shares_answers && !run.is_fresh && execution.command != Command::Retry;
+            let shared = run.valid_shared_answers(&self.setup, step, &step_request);
+            if shares && shared.iter().any(|(.., durable)| *durable) {
+                return broken_rule(
+                    "a request whose answer any run has stored is not sent again",
                     request_summary(request),
                 );
             }

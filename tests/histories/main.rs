@@ -47,6 +47,9 @@ use runner::{HistoryRunner, Violation};
 /// The seeds of the normal suite.
 const SUITE_SEEDS: std::ops::Range<u64> = 0..22;
 
+/// The seeds of the normal suite for runs that share their answers.
+const SHARING_SEEDS: std::ops::Range<u64> = 100..112;
+
 /// How many shorter versions of a failing history are tried.
 const MAX_SHORTENING_ATTEMPTS: usize = 80;
 
@@ -87,26 +90,36 @@ fn shorten(
     (actions, violation)
 }
 
-fn failure_report(seed: u64, actions: Vec<Action>, violation: Violation) -> String {
-    let options = HistoryOptions::for_seed(seed);
+fn failure_report(seed: u64, options: HistoryOptions, actions: Vec<Action>, violation: Violation) -> String {
     let (actions, violation) = shorten(options, actions, violation);
     format!("seed {seed}: {}\n{options:?}\n{actions:?}\n{}\n", violation.rule, violation.detail)
 }
 
-#[test]
-fn every_history_ends_with_the_right_output() {
+/// Runs the histories of these seeds, or that of `POINTSMAN_HISTORY`, with options that `options` changes.
+fn run_seeds(seeds: std::ops::Range<u64>, options: fn(HistoryOptions) -> HistoryOptions) {
     let failures: Vec<_> = match std::env::var("POINTSMAN_HISTORY") {
         Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => SUITE_SEEDS.collect(),
+        Err(_) => seeds.collect(),
     }
     .into_iter()
     .filter_map(|seed| {
         let actions = generate_history(seed);
-        let (_, result) = run_history(HistoryOptions::for_seed(seed), &actions);
-        result.err().map(|violation| failure_report(seed, actions, violation))
+        let options = options(HistoryOptions::for_seed(seed));
+        let (_, result) = run_history(options, &actions);
+        result.err().map(|violation| failure_report(seed, options, actions, violation))
     })
     .collect();
     assert!(failures.is_empty(), "{} histories failed:\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn every_history_ends_with_the_right_output() {
+    run_seeds(SUITE_SEEDS, |options| options);
+}
+
+#[test]
+fn every_history_of_runs_that_share_their_answers_ends_with_the_right_output() {
+    run_seeds(SHARING_SEEDS, HistoryOptions::sharing_answers);
 }
 
 /// Runs new histories for `POINTSMAN_HISTORIES` minutes. Runs none if the variable is not set.
@@ -128,14 +141,16 @@ fn every_new_history_ends_with_the_right_output() {
         let actions = generate_history(seed);
         histories += 1;
         steps += actions.len();
-        let (command_count, result) = run_history(HistoryOptions::for_seed(seed), &actions);
+        let options = HistoryOptions::for_seed(seed);
+        let options = if seed.is_multiple_of(3) { options.sharing_answers() } else { options };
+        let (command_count, result) = run_history(options, &actions);
         commands += command_count;
         if let Err(violation) = result {
             let times = found.entry(violation.rule).or_default();
             *times += 1;
             // Only the first three violations of a rule are shortened: it takes time.
             let shown = if *times <= 3 {
-                failure_report(seed, actions, violation)
+                failure_report(seed, options, actions, violation)
             } else {
                 format!("seed {seed}: {}", violation.rule)
             };

@@ -17,6 +17,8 @@ pub(crate) struct HistoryOptions {
     pub(crate) max_validation_retries: usize,
     /// The pipeline has a step with a schema.
     pub(crate) has_facts_step: bool,
+    /// Answers of other runs are reused.
+    pub(crate) shares_answers: bool,
 }
 
 impl HistoryOptions {
@@ -34,7 +36,13 @@ impl HistoryOptions {
             bad_records: has(4),
             max_validation_retries: usize::from(has(5)),
             has_facts_step: has(6),
+            shares_answers: false,
         }
+    }
+
+    /// Returns these options with answers that all runs share.
+    pub(crate) fn sharing_answers(self) -> Self {
+        Self { shares_answers: true, ..self }
     }
 
     pub(crate) fn items_file(self) -> &'static str {
@@ -49,6 +57,11 @@ impl HistoryOptions {
     pub(crate) fn run_arguments(self, pipeline: &str) -> String {
         let ordered = if self.ordered { " --ordered" } else { "" };
         let rejects = if self.rejects { " --rejects r.jsonl" } else { "" };
-        format!("run {pipeline} --items {} --out {}{ordered}{rejects}", self.items_file(), self.output_file())
+        let columns = if self.csv_output { " --output-columns full" } else { "" };
+        format!(
+            "run {pipeline} --items {} --out {}{ordered}{rejects}{columns}",
+            self.items_file(),
+            self.output_file()
+        )
     }
 }

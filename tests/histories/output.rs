@@ -27,12 +27,51 @@ pub(crate) fn row_cells(line: &Value) -> Vec<String> {
     for (name, step) in line["steps"].as_object().into_iter().flatten() {
         row_cells.push(format!(
             "{name}={} of {}/{}",
-            text(&line["answers"][name]),
+            answer_text(&line["answers"][name]),
             text(&step["provider"]),
             text(&step["model"])
         ));
     }
     row_cells
+}
+
+/// Returns an answer as text. An object is written as its fields, as its columns show them.
+fn answer_text(answer: &Value) -> String {
+    match answer {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Object(fields) => {
+            fields_text(fields.iter().map(|(name, value)| (name.clone(), value.to_string())).collect())
+        }
+        other => other.to_string(),
+    }
+}
+
+fn fields_text(fields: BTreeMap<String, String>) -> String {
+    fields.into_iter().map(|(name, value)| format!("{name}={value};")).collect()
+}
+
+/// Returns the answer of a step in a row: its cell, or the fields in the cells of its columns.
+fn answer_in_row(step: &str, header: &[String], cell: impl Fn(&str) -> String) -> String {
+    if header.iter().any(|name| name == step) {
+        return cell(step);
+    }
+    let mut fields = BTreeMap::new();
+    for name in header {
+        let Some(field) = name.strip_prefix(step).and_then(|rest| rest.strip_prefix('.')) else { continue };
+        match (field, cell(name)) {
+            ("provider" | "model", _) => {}
+            (_, value) if value.is_empty() => {}
+            ("more", others) => match serde_json::from_str(&others) {
+                Ok(Value::Object(others)) => {
+                    fields.extend(others.into_iter().map(|(name, value)| (name, value.to_string())));
+                }
+                Ok(_) | Err(_) => return others,
+            },
+            (field, value) => drop(fields.insert(field.to_owned(), value)),
+        }
+    }
+    fields_text(fields)
 }
 
 /// Reads JSON lines. An incomplete last line, from a process that was killed, is left out.
@@ -61,7 +100,8 @@ pub(crate) fn read_csv_lines(path: &Path, rows: &Rows) -> Vec<Value> {
         for step in &steps {
             let provider = cell(&format!("{step}.provider"));
             let model = cell(&format!("{step}.model"));
-            row_cells.push(format!("{step}={} of {provider}/{model}", cell(step)));
+            let answer = answer_in_row(step, &header, cell);
+            row_cells.push(format!("{step}={answer} of {provider}/{model}"));
         }
         let is_complete = record.len() == header.len();
         let Some(line) = rows.get(&row_cells).filter(|_| is_complete) else {

@@ -4,6 +4,8 @@
 //!   false is skipped. A step with a stored answer, by a model of its current route, has that answer. For any
 //!   other step a request was sent during this command, and the step has the answer of the provider.
 //! - A finished item whose fields and setup are unchanged keeps its line.
+//! - If runs share answers, an answer of an earlier run counts as stored, unless the run was started with `--new` or only
+//!   failed items are retried.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +31,14 @@ pub(crate) struct ExpectedRun {
     /// Every failed request, with its class.
     pub(crate) failures: BTreeSet<(StepRequest, &'static str)>,
     pub(crate) finished_items: BTreeMap<String, FinishedItem>,
+    /// Whether `--new` began it, so that it sends every request.
+    pub(crate) is_fresh: bool,
+    /// The answers of all runs, if they share them.
+    pub(crate) shared: SharedAnswers,
 }
+
+/// Answers of all runs by their request, and by their model and provider. `true`: it is certainly durable.
+pub(crate) type SharedAnswers = BTreeMap<StepRequest, BTreeMap<(String, &'static str), bool>>;
 
 /// A finished item.
 #[derive(Debug, Clone)]
@@ -68,12 +77,12 @@ pub(crate) fn request_content(
 }
 
 impl ExpectedRun {
-    pub(crate) fn new(number: u64, accepted: Setup) -> Self {
+    pub(crate) fn new(number: u64, accepted: Setup, is_fresh: bool, shared: SharedAnswers) -> Self {
         let accepted = vec![accepted];
         let answers = BTreeMap::new();
         let failures = BTreeSet::new();
         let finished_items = BTreeMap::new();
-        Self { number, accepted, answers, failures, finished_items }
+        Self { number, accepted, answers, failures, finished_items, is_fresh, shared }
     }
 
     /// Records a line that is right: its answers are durable.
@@ -150,6 +159,34 @@ impl ExpectedRun {
             .collect()
     }
 
+    /// Returns the answers of all runs to a request that are valid now, each with the target of the route that would give
+    /// it now. Another address has other answers.
+    pub(crate) fn valid_shared_answers(
+        &self,
+        setup: &Setup,
+        step: usize,
+        step_request: &StepRequest,
+    ) -> Vec<(String, &str, &str, bool)> {
+        let known = self.shared.get(step_request);
+        let of_target = |target: &usize| {
+            let (provider, key) = TARGETS[*target];
+            let model = setup.model(*target);
+            let durable = *known?.get(&(model.clone(), provider))?;
+            Some((model, provider, key, durable))
+        };
+        setup.targets(step).iter().filter_map(of_target).collect()
+    }
+
+    /// Adds its answers to those of all runs.
+    pub(crate) fn share_answers(&mut self) {
+        for (step_request, answers) in &self.answers {
+            let shared = self.shared.entry(step_request.clone()).or_default();
+            for ((model, provider, _), durable) in answers {
+                *shared.entry((model.clone(), provider)).or_default() |= durable;
+            }
+        }
+    }
+
     /// Checks the line of an item that was processed with `setup`.
     pub(crate) fn check_line(&self, setup: &Setup, item: &Item, line: &Value) -> Result<(), String> {
         let mut answers = Map::new();
@@ -187,10 +224,18 @@ impl ExpectedRun {
                             && got["provider"] == *provider
                             && got["model"] == *key
                     };
-                    if !valid.iter().any(matches) {
-                        let expected = valid.iter().map(|(model, provider, key, _)| {
-                            format!("{} of {provider}/{key}", provider::answer_value(model, &step_request.2))
-                        });
+                    let shared = self.valid_shared_answers(setup, step, &step_request);
+                    let shared = shared
+                        .iter()
+                        .map(|(model, provider, key, durable)| (&**model, *provider, *key, *durable));
+                    if !valid.iter().any(matches) && !shared.clone().any(|answer| matches(&answer)) {
+                        let expected =
+                            valid.iter().copied().chain(shared).map(|(model, provider, key, _)| {
+                                format!(
+                                    "{} of {provider}/{key}",
+                                    provider::answer_value(model, &step_request.2)
+                                )
+                            });
                         let expected: Vec<_> = expected.collect();
                         return wrong(&format!(
                             "the answer is not that of the current input; expected: {expected:?}"

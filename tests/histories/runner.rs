@@ -15,7 +15,7 @@ use super::outages::Outage;
 use super::output::{Rows, read_csv_lines, read_json_lines};
 use super::program::{Output, run_program};
 use super::provider::{Fault, Provider};
-use super::reference::{ExpectedRun, line_summary};
+use super::reference::{ExpectedRun, SharedAnswers, line_summary};
 use super::setup::{Item, STEPS, Setup};
 
 /// A difference from the reference.
@@ -56,6 +56,8 @@ pub(crate) struct HistoryRunner {
     pub(super) csv_rows: Rows,
     /// The rejects that were right when they were written, as JSON.
     pub(super) past_rejects: BTreeSet<String>,
+    /// The answers of all runs, if they share them.
+    pub(super) shared: SharedAnswers,
     /// The booked cost of the current run, in billionths of a US dollar.
     pub(super) booked_nano_usd: u64,
     pub(crate) command_count: u64,
@@ -86,6 +88,7 @@ impl HistoryRunner {
             past_lines: BTreeSet::new(),
             csv_rows: Rows::new(),
             past_rejects: BTreeSet::new(),
+            shared: SharedAnswers::new(),
             booked_nano_usd: 0,
             command_count: 0,
             log: String::new(),

@@ -102,6 +102,8 @@ pub(crate) struct Setup {
     pub(crate) pictures: [u8; 2],
     /// How often a step is retried after an invalid answer.
     max_validation_retries: usize,
+    /// Whether answers of other runs are reused.
+    shares_answers: bool,
 }
 
 impl Setup {
@@ -123,6 +125,7 @@ impl Setup {
             prices: [1; 4],
             pictures: [0; 2],
             max_validation_retries: options.max_validation_retries,
+            shares_answers: options.shares_answers,
         }
     }
 
@@ -217,6 +220,8 @@ impl Setup {
             "[run]\nmax_in_flight_items = 3\nmax_hold = \"300ms\"\n[retry]\nattempts_per_target = 1\n\
             max_rounds = 1\ninitial_backoff = \"1ms\"\nmax_backoff = \"2ms\"\n"
                 .to_owned();
+        let cache = if self.shares_answers { "store" } else { "run" };
+        text = text.replacen("[run]\n", &format!("[run]\ncache = \"{cache}\"\n"), 1);
         for name in ["a", "b"] {
             let url = provider.url(name);
             writeln!(text, "[provider.{name}]\nbase_url = \"{url}\"").unwrap();

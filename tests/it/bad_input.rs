@@ -115,14 +115,16 @@ fn advice_for_an_unreadable_input_without_a_store_names_nothing_that_is_stored()
 }
 
 #[test]
-fn resume_names_a_missing_input_without_an_option_that_it_does_not_have() {
+fn resume_names_a_missing_input_and_the_option_for_its_new_path() {
     let workspace = Workspace::new("");
     workspace.write("items.json", "[{\"id\":\"a\",\"text\":\"x\"},\n{\"id\":");
     workspace.run("run pipeline.toml --items items.json --out o.jsonl").expect_code(4);
     fs::remove_file(workspace.path("items.json")).unwrap();
     let resumed = workspace.run("resume 1");
     resumed.expect_stderr(4, &["error: cannot open the items file ", "items.json"]);
-    assert!(!resumed.stderr.contains("--items"), "{}", resumed.stderr);
+    // Its command had the option for the old path, and this one has it only for a new path.
+    assert_eq!(resumed.stderr.matches("--items").count(), 1, "{}", resumed.stderr);
+    assert!(resumed.stderr.contains("name its new path (--items FILE)"), "{}", resumed.stderr);
 }
 
 #[tokio::test]
@@ -212,9 +214,10 @@ fn an_address_that_refuses_connections_is_reported_immediately_and_pauses_the_ru
 fn an_input_that_is_a_directory_or_is_missing_is_named() {
     let workspace = Workspace::new("");
     fs::create_dir(workspace.path("items")).unwrap();
-    workspace
-        .run("run pipeline.toml --items items --out o.jsonl")
-        .expect_stderr(4, &["error: --items: items is a directory; name a file of items in it"]);
+    workspace.run("run pipeline.toml --items items --out o.jsonl").expect_stderr(
+        4,
+        &["error: --items: no files for items: none is found in that place; check the path"],
+    );
     workspace
         .run("run pipeline.toml --items nothing.jsonl --out o.jsonl")
         .expect_stderr(4, &["error: --items: cannot open the items file nothing.jsonl"]);
@@ -224,11 +227,11 @@ fn an_input_that_is_a_directory_or_is_missing_is_named() {
 #[test]
 fn utf_16_text_and_unusable_headers_are_reported() {
     let workspace = Workspace::new("");
-    let utf16: Vec<u8> = "\u{feff}{\"id\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16: Vec<u8> = "{\"id\":1}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     workspace.write("a.jsonl", utf16);
     workspace
         .run("run pipeline.toml --items a.jsonl --out o.jsonl")
-        .expect_stderr(4, &["a.jsonl is UTF-16 text; save it as UTF-8"]);
+        .expect_stderr(4, &["a.jsonl is UTF-16 text without a byte-order mark; save it as UTF-8"]);
     workspace.write("a.csv", "id,id\n1,2\n");
     workspace.run("run pipeline.toml --items a.csv --out o.jsonl").expect_stderr(4, &["a.csv, line 1: "]);
 }

@@ -131,14 +131,14 @@ async fn results_in_csv_have_the_columns_of_the_command_line() {
     let simulator = start_simulator(Settings::default());
     let daemon = DaemonFolder::new(&simulator).start().await;
     let run = daemon.complete_run(120).await;
-    let csv = daemon.get(&format!("/runs/{run}/results?format=csv")).await;
+    let csv = daemon.get(&format!("/runs/{run}/results?format=csv&columns=full")).await;
     assert_eq!((csv.status, csv.header("content-type")), (200, "text/csv; charset=utf-8"));
     assert!(csv.header("content-disposition").contains(&format!("run-{run}.csv")));
     let mut rows = csv.text.lines();
     assert_eq!(
         rows.next(),
         Some(
-            "key,line,status,simulated,answer,error_class,error_step,error_message,answer.provider,answer.model,\
+            "id,text,answer,status,error,error_class,error_step,error_message,key,line,simulated,answer.provider,answer.model,\
              input_tokens,output_tokens,cost_usd,duration_seconds,attempts"
         )
     );
@@ -147,6 +147,17 @@ async fn results_in_csv_have_the_columns_of_the_command_line() {
     // The rest of a file has no second header.
     let rest = daemon.get(&format!("/runs/{run}/results?format=csv&after=100")).await;
     assert_eq!(rest.text.lines().count(), 20);
+    for (columns, header) in [
+        ("", "id,text,answer,status,error"),
+        ("&columns=default", "id,text,answer,status,error"),
+        ("&columns=minimal", "key,answer"),
+    ] {
+        let csv = daemon.get(&format!("/runs/{run}/results?format=csv{columns}")).await;
+        assert_eq!((csv.text.lines().next(), csv.text.lines().count()), (Some(header), 121));
+    }
+    let lines = daemon.get(&format!("/runs/{run}/results?item=true")).await.lines();
+    assert_eq!(lines.len(), 120);
+    assert!(lines.iter().all(|line| line["item"]["id"] == line["key"]), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -214,7 +225,11 @@ async fn items_that_a_run_cannot_read_are_refused_and_leave_nothing() {
     let json = "application/json";
     let csv = "text/csv";
     let uploads = [
-        (json, jsonl(2), "a JSON array of objects is expected here"),
+        (
+            json,
+            jsonl(2),
+            "line 2, column 1: there is more after the end of the object; choose the format jsonl",
+        ),
         (json, "[{\"id\":1},".to_owned(), "the input ends inside the array"),
         (JSONL, array, "format=json)"),
         (

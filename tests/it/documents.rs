@@ -14,7 +14,15 @@ use super::support::start_simulator;
 /// Returns the path and the text of each document of the project.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths = vec![repository_path("README.md"), repository_path("CHANGELOG.md")];
-    for folder in ["docs", "examples/email", "examples/ad_accounts", "examples/leads", "examples/search"] {
+    let folders = [
+        "docs",
+        "docs/install",
+        "examples/email",
+        "examples/ad_accounts",
+        "examples/leads",
+        "examples/search",
+    ];
+    for folder in folders {
         let entries = fs::read_dir(repository_path(folder)).unwrap().map(|entry| entry.unwrap().path());
         paths.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     }

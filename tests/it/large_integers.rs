@@ -69,7 +69,10 @@ async fn an_integer_of_any_length_is_unchanged_in_prompts_and_outputs() {
     assert_eq!(workspace.read("o.jsonl").matches(ANSWER).count(), 4);
     let table = workspace.run("results 1 --format csv");
     table.expect_code(0);
-    assert_eq!(table.stdout.matches(&format!("\"\"account\"\":{ANSWER}")).count(), 2, "{}", table.stdout);
+    assert!(table.stdout.starts_with("account,facts.account,facts.share,repeated,"), "{}", table.stdout);
+    for item in [ITEM, OTHER_ITEM] {
+        assert_eq!(table.stdout.matches(&format!("\n{item},{ANSWER},0.25,")).count(), 1, "{}", table.stdout);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

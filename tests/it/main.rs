@@ -4,24 +4,40 @@
 #![expect(clippy::panic, reason = "a test that times out reports what it waited for")]
 
 // The program: its files, its signals, its exit codes.
+mod answer_cache;
 mod answer_reuse;
+mod ask;
 mod bad_input;
 mod check;
+mod check_items;
+mod configuration_discovery;
 mod deployment;
+#[cfg(target_os = "linux")]
+mod display;
 mod documents;
 mod environment;
 #[cfg(target_os = "linux")]
 mod failed_writes;
+mod first_minutes;
 mod fuzzed;
+mod help_topics;
+mod init;
+mod inputs;
+mod json_listings;
+mod limit;
 #[cfg(target_os = "linux")]
 mod migration;
+mod models;
+mod moved_items;
 mod output_files;
+mod packaging;
 mod plan;
 mod program;
 #[cfg(target_os = "linux")]
 mod read_only;
 mod resume;
 mod run;
+mod shell;
 mod signals;
 mod simulate;
 mod stored_runs;
@@ -88,6 +104,7 @@ mod matrix;
 mod memory;
 mod metrics;
 mod no_usable_target;
+mod one_line;
 mod outage;
 mod pacing;
 mod pacing_score;
@@ -97,6 +114,7 @@ mod rate_limited_item;
 mod refusals;
 mod reload;
 mod response_parsing;
+mod result_columns;
 mod schemas;
 mod scopes;
 mod scripted_server;

@@ -135,7 +135,9 @@ fn results_are_written_as_jsonl_as_csv_and_to_stdout() {
     workspace.run("run pipeline.toml --items items.jsonl --out o.csv --ordered").expect_code(0);
     let rows = csv(&workspace.read("o.csv"));
     assert_eq!(rows.iter().map(|row| &row[0]).collect::<Vec<_>>(), ["i1", "i2", "i3"]);
-    assert_eq!(rows[0][2..4], ["completed", "true"]);
+    assert_eq!(workspace.read("o.csv").lines().next(), Some("id,text,answer,status,error,simulated"));
+    assert_eq!((rows[0][1].as_str(), rows[0][2].is_empty()), ("thing 1", false));
+    assert_eq!(rows[0][3..], ["completed", "", "true"]);
     let stdout = workspace.run("run pipeline.toml --items items.jsonl --output-format csv");
     stdout.expect_code(0);
     assert_eq!(csv(&stdout.stdout).len(), 3);

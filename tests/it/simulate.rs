@@ -49,7 +49,7 @@ fn an_invalid_set_option_is_refused_with_help() {
     let refused = |set: &str| workspace.run(&format!("simulate --listen 127.0.0.1:0 --set {set}"));
     refused("latncy=1s").expect_stderr(3, &["unknown key `latncy`", "did you mean `latency`?"]);
     refused("latency=soon")
-        .expect_stderr(3, &["--set:1:", "\"soon\" is not a duration", "the units are ms, s, m and h"]);
+        .expect_stderr(3, &["--set:1:", "\"soon\" is not a duration", "the units are ms, s, m, h and d"]);
     refused("limits.requests_per_minute=0").expect_stderr(3, &["expected a whole number above 0"]);
     refused("faults=[").expect_stderr(3, &["--set:1:"]);
 }

@@ -270,7 +270,7 @@ fn a_wrong_value_has_help() {
             "format = { a = 1 }",
             "expected one of \"openai\", \"openai_responses\", \"anthropic\" or \"gemini\", found a table",
         ),
-        ("timeouts.total = '2y'", "the units are ms, s, m and h"),
+        ("timeouts.total = '2y'", "the units are ms, s, m, h and d"),
         ("timeouts.total = 30", "write total = \"30s\""),
         ("breaker = 2024-01-01", "expected a table, found a date"),
         ("headers = 2024-01-01", "expected a table, found a date"),
@@ -278,7 +278,7 @@ fn a_wrong_value_has_help() {
         ("[retry]\nhedge_after = 4", "write hedge_after = \"4s\""),
         ("[retry]\nhedge_after = false", "write hedge_after = \"off\""),
         ("[retry]\nfailover_refusals = 'yes'", "write failover_refusals = true"),
-        ("[simulator]\nlatency = 'fast'", "the units are ms, s, m and h"),
+        ("[simulator]\nlatency = 'fast'", "the units are ms, s, m, h and d"),
         (
             "[[simulator.faults]]\nkind = 'reset'\nshare = 7",
             "config.toml:6:9: 7 is not a share of the requests; write",

@@ -205,7 +205,7 @@ fn every_documented_default_is_the_real_one() {
     assert_eq!(check::<Model>(&rows["[provider.NAME.models.MODEL]"]), 0);
     assert_eq!(check::<Route>(&rows["[route.NAME]"]), 1);
     assert_eq!(check::<RetrySettings>(&rows["[retry]"]), 8);
-    assert_eq!(check::<StoreSettings>(&rows["[store]"]), 2);
+    assert_eq!(check::<StoreSettings>(&rows["[store]"]), 3);
     assert_eq!(check::<ScopeSettings>(&rows["[scope.NAME]"]), 1);
     assert_eq!(check::<SupervisorSettings>(&rows["[supervisor]"]), 6);
     assert_eq!(check::<ServeSettings>(&rows["[serve]"]), 12);

@@ -19,7 +19,7 @@ fn scope(item: serde_json::Value) -> (Arc<Scope>, Value) {
 fn render(source: &str, item: serde_json::Value) -> Result<String, String> {
     render_with(source, item, OPTIONS).map_err(|error| match error {
         RenderError::AllowanceExceeded => "allowance exceeded".to_owned(),
-        RenderError::Failed(reason) => reason,
+        RenderError::Failed(reason) | RenderError::Undefined { reason, .. } => reason,
     })
 }
 

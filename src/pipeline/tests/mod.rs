@@ -5,6 +5,7 @@ mod documentation;
 mod item_state;
 mod loading;
 mod property;
+mod starter;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 
 use crate::types::{Cause, Class, Completion, Failure};
-use crate::wire::HttpRequest;
+use crate::wire::{HttpRequest, ModelListRequest};
 
 use super::loopback::{self, is_loopback_host};
 use crate::provider::keys::header_redactor::HeaderRedactor;
@@ -138,13 +138,29 @@ impl Transport {
         request: HttpRequest,
         key: Option<(HeaderName, HeaderValue)>,
     ) -> Result<Response, Failure> {
-        let (client, in_use) = self.client()?;
-        let mut headers = self.headers.clone();
-        headers.extend(request.headers.into_iter().chain(key));
         let mut post = reqwest::Request::new(Method::POST, self.url(request.path)?);
-        *post.headers_mut() = headers;
+        *post.headers_mut() = self.headers.clone();
+        post.headers_mut().extend(request.headers.into_iter().chain(key));
         *post.body_mut() = Some(request.body.into());
-        let mut inner = client.execute(post).await.map_err(|error| failure(&error))?;
+        self.execute(post).await
+    }
+
+    /// Asks for the list of models, and returns when the response headers have arrived.
+    pub(in crate::provider) async fn get(
+        &self,
+        request: ModelListRequest,
+        key: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Response, Failure> {
+        let mut get = reqwest::Request::new(Method::GET, self.url(request.path)?);
+        *get.headers_mut() = self.headers.clone();
+        get.headers_mut().remove(http::header::CONTENT_TYPE);
+        get.headers_mut().extend(request.headers.into_iter().chain(key));
+        self.execute(get).await
+    }
+
+    async fn execute(&self, request: reqwest::Request) -> Result<Response, Failure> {
+        let (client, in_use) = self.client()?;
+        let mut inner = client.execute(request).await.map_err(|error| failure(&error))?;
         let headers = std::mem::take(inner.headers_mut());
         Ok(Response { status: inner.status().as_u16(), headers, inner, in_use })
     }

@@ -23,6 +23,7 @@ impl Run {
     /// Sends the line of a finished item, if the item was not finished before.
     pub(super) fn finish_item(&mut self, finished: ItemFinished, state: EventState) {
         let btree_map::Entry::Occupied(item) = self.in_flight.entry(finished.id.0) else { return };
+        let needs_item = self.needs_item;
         let create_line = |ItemFinished { result, .. }: &mut ItemFinished| {
             let job = &item.get().job;
             match state {
@@ -33,7 +34,7 @@ impl Run {
                     **result = ItemResult::died(job, failure, result.took);
                 }
             }
-            Box::new(output_line::line(job, result))
+            Box::new(output_line::line(job, result, needs_item))
         };
         let (finished, line) = self.inbox.keep_on_panic(Event::ItemFinished, finished, state, create_line);
         let item = item.remove();
@@ -59,6 +60,7 @@ impl Run {
         record_item_end(item.job.span.own(), result);
         self.stats.count_item(result.status, error, took);
         self.metrics.count_item(result.status, took, result.restored_answers());
+        self.metrics.count_cache_hits(result.cached_answers());
     }
 
     /// Starts an item again, once, whose actor died before the item finished.
@@ -88,7 +90,7 @@ impl Run {
         let message = format!("the actor of the item died twice, last: {exit:?}");
         let failure = Failure::new(Class::Internal, message).maybe_charged();
         let result = ItemResult::died(&item.job, failure, item.started.elapsed());
-        let line = Box::new(output_line::line(&item.job, &result));
+        let line = Box::new(output_line::line(&item.job, &result, self.needs_item));
         self.record_result(&item, &result, line);
     }
 
@@ -114,6 +116,9 @@ impl Run {
         self.logged_hold = None;
         self.stats.items.unwritten = output.unwritten;
         self.stats.items.add_finished_before(output.rewritten);
+        if let Some(persistence) = &self.persistence {
+            self.stats.cache = persistence.cache.counts.totals();
+        }
         let mut report = self.stats.report(self.pipeline.name(), self.outcome, self.started.elapsed());
         // Attempts of requests that were broken off have ended too, and progress has counted them.
         report.calls = self.calls(self.counts.snapshot());

@@ -7,8 +7,8 @@ use tracing::{debug, info};
 use super::Run;
 use crate::run::inbox::{EntryRead, Event};
 use crate::run::messages::{
-    Cancel, EntriesRead, ItemDeferred, ItemFinished, LedgerFailed, OutputEnded, OutputFailed, Pause,
-    ProgressWatched, RecordsWritten, RequestEnded, SourceEnded, StopIntake,
+    Cancel, EntriesRead, InputEnd, ItemDeferred, ItemFinished, LedgerFailed, OutputEnded, OutputFailed,
+    Pause, ProgressWatched, RecordsWritten, RequestEnded, SourceEnded, StopIntake,
 };
 use crate::run::report::RunOutcome;
 use crate::supervisor::{ChildExited, Stop};
@@ -22,7 +22,7 @@ impl Handler<EntriesRead> for Run {
         self.outstanding = self.outstanding.saturating_sub(arrived.entries.len());
         let entries = arrived.entries.into_iter();
         entries.for_each(|(entry, earlier)| self.inbox.push(Event::Entry(EntryRead { entry, earlier })));
-        if self.demand.is_some() || self.outcome == RunOutcome::Completed {
+        if self.demand.is_some() || self.outcome.is_regular() {
             // Entries that arrive after the run was stopped are not started.
             self.input_read = arrived.input_read;
         }
@@ -34,14 +34,25 @@ impl Handler<SourceEnded> for Run {
     type Result = ();
 
     fn handle(&mut self, source: SourceEnded, ctx: &mut Self::Context) {
-        let has_failed = source.error.is_some();
         // A run that was stopped has not started all entries that arrived last.
-        if self.demand.is_some() {
-            self.input_read = Some(1.0);
-            self.input_ended = !has_failed;
-        }
-        let outcome = if has_failed { RunOutcome::IoFailed } else { RunOutcome::Completed };
-        self.input_error = source.error;
+        let is_active = self.demand.is_some();
+        let outcome = match source.end {
+            InputEnd::Complete => {
+                if is_active {
+                    self.input_read = Some(1.0);
+                    self.input_ended = true;
+                }
+                RunOutcome::Completed
+            }
+            InputEnd::Limited => RunOutcome::Limited,
+            InputEnd::Failed(error) => {
+                if is_active {
+                    self.input_read = Some(1.0);
+                }
+                self.input_error = Some(error);
+                RunOutcome::IoFailed
+            }
+        };
         self.stop_intake(outcome);
         self.handle_events(ctx);
     }

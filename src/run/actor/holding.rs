@@ -71,7 +71,7 @@ impl Run {
         let failed = result.status == ItemStatus::Failed;
         let completed = result.status == ItemStatus::Completed;
         let Some(limit) = self.failure_limit.count(failed, completed) else { return };
-        if self.outcome != RunOutcome::Completed {
+        if !self.outcome.is_regular() {
             return;
         }
         let Some((step, failure)) = &result.error else { return };
@@ -88,7 +88,7 @@ impl Run {
     /// Pauses before another item starts, if too many have failed.
     pub(super) fn pause_before_another(&mut self) {
         if let Some((why, last_failure)) = self.pending_pause.take()
-            && self.outcome == RunOutcome::Completed
+            && self.outcome.is_regular()
         {
             self.pause_for_failures(why, last_failure);
         }

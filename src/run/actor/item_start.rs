@@ -14,7 +14,6 @@ use crate::run::job::Job;
 use crate::run::messages::ItemRecipients;
 use crate::run::output_line;
 use crate::run::persistence::EarlierItem;
-use crate::run::report::RunOutcome;
 use crate::run::writer::OutputRecord;
 use crate::sink::RejectLine;
 use crate::source::{self, Entry};
@@ -47,7 +46,7 @@ impl Run {
     /// Counts an entry, unless the run was stopped before it arrived: then it is not started, and the next session
     /// reads it again.
     fn count_entry(&mut self) -> bool {
-        let is_stopped = self.demand.is_none() && self.outcome != RunOutcome::Completed;
+        let is_stopped = self.demand.is_none() && !self.outcome.is_regular();
         self.entries += u64::from(!is_stopped);
         !is_stopped
     }

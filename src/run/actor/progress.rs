@@ -7,7 +7,7 @@ use crate::guard::Meter;
 use crate::router::{CallsEnded, ScopeWait};
 use crate::run::forecast::{self, WorkCounts};
 use crate::run::progress::{Progress, WaitingForScope};
-use crate::run::report::{Calls, RunOutcome};
+use crate::run::report::Calls;
 
 /// Seconds over which a meter averages.
 const METER_SECONDS: f64 = 10.0;
@@ -31,7 +31,13 @@ impl Run {
         let read = self.input_read.filter(|read| *read > 0.0 && self.entries > 0);
         let unread_items = match self.demand {
             // The fraction of items among the remaining entries is estimated from the entries so far.
-            Some(_) => read.map(|read| (1.0 / read - 1.0) * started),
+            Some(_) => match self.input_count.get() {
+                Some(records) if self.entries > 0 => {
+                    let unread = records.saturating_sub(self.entries) as f64;
+                    Some(unread * started / self.entries as f64)
+                }
+                Some(_) | None => read.map(|read| (1.0 / read - 1.0) * started),
+            },
             None => Some(0.0),
         };
         WorkCounts {
@@ -85,10 +91,12 @@ impl Run {
             cost_forecast_usd: cost
                 .and_then(|cost| forecast::cost(&work, cost, self.finished_totals.1.dollars())),
             input_fraction: self.input_read,
+            input_items: self.input_count.get(),
+            failed_items: self.stats.failed_items(),
             simulated: self.stats.simulated,
             holding: self.holding(now),
             waiting_for_scope: self.waiting_for_scope(),
-            stopping: self.demand.is_none() && self.outcome != RunOutcome::Completed,
+            stopping: self.demand.is_none() && !self.outcome.is_regular(),
             providers: self.providers.iter().map(|provider| provider.snapshot(now)).collect(),
         };
         self.progress.send_replace(progress);

@@ -23,7 +23,7 @@ impl Run {
         }
         let content = source::content_fingerprint(&item.value);
         self.known_items_seen += u64::from(earlier.is_some());
-        let (number, steps) = match run.action_for(earlier, content) {
+        let (number, stored) = match run.action_for(earlier, content) {
             ItemAction::WriteStoredLine(earlier) => {
                 self.write_stored_line(item, &earlier.item);
                 return None;
@@ -38,16 +38,16 @@ impl Run {
                 self.record(OutputRecord::NoLine(item.number));
                 return None;
             }
-            ItemAction::Process(Some(earlier)) => (earlier.item.head.number, earlier.item.steps),
+            ItemAction::Process(Some(earlier)) => (earlier.item.head.number, Some(earlier.item)),
             ItemAction::Process(None) => {
                 self.last_item.0 += 1;
                 run.mark_seen(self.last_item);
-                (self.last_item, Vec::new())
+                (self.last_item, None)
             }
         };
         let input = run.keep_inputs.then(|| item.value.to_string().into());
         let head = ItemHead { number, key: item.key.clone(), content, line: item.line, input };
-        Some(Some(ItemPersistence::new(run, Arc::new(head), steps)))
+        Some(Some(ItemPersistence::new(run, Arc::new(head), stored)))
     }
 
     /// Counts an item that an earlier session finished, and writes its line again.
@@ -55,7 +55,10 @@ impl Run {
         let Some(outcome) = &earlier.outcome else { return };
         self.stats.count_stored_item(outcome.status, earlier.steps.iter().any(|step| step.record.simulated));
         let steps = self.pipeline.steps().iter().map(|step| &step.name);
-        let line = output_line::from_stored(steps, earlier, item.line);
+        let mut line = output_line::from_stored(steps, earlier, item.line);
+        if let Some(line) = line.as_mut().filter(|_| self.needs_item) {
+            line.item = Some(item.value.clone());
+        }
         if let Some(run) = &self.persistence {
             run.mark_line(earlier.head.number);
         }

@@ -23,17 +23,23 @@ const RENDER_ONE_IN: u64 = 100;
 pub struct InputScan {
     pub(super) items: u64,
     pub(super) rejected: u64,
-    first_reject: Option<String>,
+    pub(super) first_reject: Option<String>,
     pub(super) rendered: RenderedPrompts,
     /// A uniform random sample of the items, with the lines on which they begin.
     sample: Vec<source::Item>,
+    /// The field that is the key of an item in place of `id`.
+    key_field: Option<String>,
 }
 
 impl InputScan {
     /// Returns a source of the sampled items.
     pub fn sample(&self) -> Source {
         let items = self.sample.clone().into_iter().map(|item| (item.line, item.value));
-        Source::numbered("the sample", items)
+        let source = Source::numbered("the sample", items);
+        match &self.key_field {
+            Some(field) => source.with_key(field),
+            None => source,
+        }
     }
 
     /// Returns the keys of the sampled items.
@@ -73,11 +79,24 @@ impl Pointsman {
         source: Source,
         pick: usize,
     ) -> Result<InputScan, Error> {
+        self.scan_and_visit(pipeline, source, pick, |_| {}).await
+    }
+
+    /// As [`scan_input`](Self::scan_input), and calls `visit` with every item.
+    pub(super) async fn scan_and_visit(
+        &self,
+        pipeline: &Arc<Pipeline>,
+        source: Source,
+        pick: usize,
+        mut visit: impl FnMut(&source::Item),
+    ) -> Result<InputScan, Error> {
         let validator = pipeline.clone();
         let source = source.with_check(move |item| validator.validate_item(item));
+        let key_field = source.key_field().map(str::to_owned);
         let mut reader = source.read().map_err(Error::Source)?;
         let rendered = RenderedPrompts::new(pipeline.clone());
-        let mut scan = InputScan { items: 0, rejected: 0, first_reject: None, rendered, sample: Vec::new() };
+        let mut scan =
+            InputScan { items: 0, rejected: 0, first_reject: None, rendered, sample: Vec::new(), key_field };
         let mut random = fastrand::Rng::with_seed(7);
         while let Some(entry) = reader.next().await {
             let item = match entry.map_err(Error::Source)? {
@@ -87,6 +106,7 @@ impl Pointsman {
                     continue;
                 }
             };
+            visit(&item);
             if scan.items < MIN_RENDERED_ITEMS || scan.items.is_multiple_of(RENDER_ONE_IN) {
                 scan.rendered.add(scan.items, &item.value);
             }

@@ -7,6 +7,7 @@
 mod cache;
 mod estimate;
 mod input_scan;
+mod item_check;
 mod joined;
 #[expect(clippy::module_inception, reason = "the module is named after its main type")]
 mod plan;
@@ -16,6 +17,7 @@ mod sample;
 mod time;
 
 pub use input_scan::InputScan;
+pub use item_check::{ItemCheck, ItemFault, RenderedPrompt, unknown_columns};
 pub use plan::{Bound, CachePlan, JoinedPlan, NoCalls, Plan, StepPlan, TargetPlan};
 pub use range::Range;
 pub use sample::Sample;

@@ -110,7 +110,7 @@ fn answer_tokens(step: &Step) -> Range {
 }
 
 /// Returns a simulated answer, for the prompts of later steps.
-fn simulated_answer(step: &Step, number: u64) -> Value {
+pub(super) fn simulated_answer(step: &Step, number: u64) -> Value {
     if let Some(options) = step.embedding {
         let requested = options.dimensions.map(|dimensions| dimensions.get() as usize);
         let dimensions = requested.unwrap_or(EMBEDDING_DIMENSIONS).min(EMBEDDING_DIMENSIONS);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::store::{Error, RunNumber, Store, StoredItem};
+use crate::store::{Error, RunNumber, StepRecord, Store, StoredItem};
 use crate::types::{Attempt, ItemKey, ItemStatus, Outcome, RouteName, StepName, TargetName};
 
 use super::plan::StepPlan;
@@ -46,7 +46,8 @@ impl Sample {
 
     /// Estimates the cost of all `items`.
     pub(super) fn cost(&self, items: u64) -> Option<Range> {
-        let each: Option<Vec<f64>> = self.items.iter().map(|item| cost(sent_attempts(item))).collect();
+        let each: Option<Vec<f64>> =
+            self.items.iter().map(|item| cost(representative_attempts(item))).collect();
         each.map(|each| Range::estimate_total(&each, items as f64))
     }
 
@@ -93,14 +94,14 @@ impl Sample {
 
     /// Returns the share of all calls that went to a target.
     pub(super) fn share_of(&self, target: &TargetName) -> f64 {
-        let all = || self.items.iter().flat_map(sent_attempts);
+        let all = || self.items.iter().flat_map(representative_attempts);
         all().filter(|attempt| attempt.target == *target).count() as f64 / all().count().max(1) as f64
     }
 
     /// Returns the mean duration of an answered call in seconds, by target.
     pub(super) fn seconds(&self) -> BTreeMap<String, f64> {
         let mut times: BTreeMap<String, (f64, f64)> = BTreeMap::new();
-        for attempt in self.items.iter().flat_map(sent_attempts) {
+        for attempt in self.items.iter().flat_map(representative_attempts) {
             if attempt.outcome == Outcome::Answered {
                 let (sum, count) = times.entry(attempt.target.to_string()).or_default();
                 *sum += attempt.duration.as_secs_f64();
@@ -116,9 +117,19 @@ fn sent_attempts(item: &StoredItem) -> impl Iterator<Item = &Attempt> {
     item.steps.iter().flat_map(|step| step.record.attempts.0.iter()).filter(|attempt| was_sent(attempt))
 }
 
+/// Returns the attempts by which the other items are estimated: those that were sent, and those whose answers came from the
+/// answer cache, which may not have the answers of the other items.
+fn representative_attempts(item: &StoredItem) -> impl Iterator<Item = &Attempt> {
+    item.steps.iter().flat_map(|step| representative_attempts_of(&step.record))
+}
+
+fn representative_attempts_of(record: &StepRecord) -> impl Iterator<Item = &Attempt> {
+    record.attempts.0.iter().filter(|attempt| was_sent(attempt)).chain(record.reused.as_deref())
+}
+
 fn of_step<'a>(item: &'a StoredItem, step: &'a StepName) -> impl Iterator<Item = &'a Attempt> {
     let records = item.steps.iter().filter(move |known| known.record.step == *step);
-    records.flat_map(|known| known.record.attempts.0.iter()).filter(|attempt| was_sent(attempt))
+    records.flat_map(|known| representative_attempts_of(&known.record))
 }
 
 fn was_sent(attempt: &Attempt) -> bool {

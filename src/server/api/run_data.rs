@@ -12,7 +12,7 @@ use crate::run::Report;
 use crate::server::access::Viewer;
 use crate::server::api_state::ApiState;
 use crate::server::problem::{Problem, ProblemType};
-use crate::sink::{Format, FormulaCells};
+use crate::sink::{Format, FormulaCells, LineOptions, OutputColumns};
 use crate::store::RunNumber;
 
 use super::problems::Problems;
@@ -46,6 +46,14 @@ pub(super) struct ResultsQuery {
     #[serde(default)]
     #[param(value_type = Option<String>)]
     formulas: Formulas,
+    /// The columns of CSV: `default`, the fields of the input, the answers, `status` and `error`; `minimal`, the key and the
+    /// answers; `full`, also the targets, tokens, cost and duration.
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    columns: ResultsColumns,
+    /// Whether JSON lines have the fields of their item, under `item`.
+    #[serde(default)]
+    item: bool,
     /// Begins after the item with this number.
     after: Option<i64>,
     /// Begins after the item with this key, such as that of the last line that arrived.
@@ -66,6 +74,26 @@ impl Formulas {
         match self {
             Self::Neutral => FormulaCells::Escaped,
             Self::Keep => FormulaCells::Verbatim,
+        }
+    }
+}
+
+/// The columns of results in CSV.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ResultsColumns {
+    #[default]
+    Default,
+    Minimal,
+    Full,
+}
+
+impl ResultsColumns {
+    fn columns(self) -> OutputColumns {
+        match self {
+            Self::Default => OutputColumns::Default,
+            Self::Minimal => OutputColumns::Minimal,
+            Self::Full => OutputColumns::Full,
         }
     }
 }
@@ -142,7 +170,8 @@ pub(super) async fn results(
     run: Path<i64>,
     query: Query<ResultsQuery>,
 ) -> Result<HttpResponse, Problem> {
-    let ResultsQuery { format, formulas, after, after_key } = query.into_inner();
+    let ResultsQuery { format, formulas, columns, item, after, after_key } = query.into_inner();
+    let options = LineOptions::new().with_columns(columns.columns()).with_item(item);
     let from = match (after, after_key) {
         (None, None) => ResultsFrom::Start,
         (Some(number), None) => ResultsFrom::Number(number),
@@ -152,12 +181,12 @@ pub(super) async fn results(
     let run = RunNumber(run.into_inner());
     match format {
         ResultsFormat::Jsonl => {
-            let lines = state.daemon.run_results(run, Format::Jsonl, from, &caller).await?;
+            let lines = state.daemon.run_results(run, Format::Jsonl, options, from, &caller).await?;
             download(lines, JSONL, &format!("run-{run}.jsonl")).await
         }
         ResultsFormat::Csv => {
             let format = Format::Csv(formulas.cells());
-            let lines = state.daemon.run_results(run, format, from, &caller).await?;
+            let lines = state.daemon.run_results(run, format, options, from, &caller).await?;
             download(lines, CSV, &format!("run-{run}.csv")).await
         }
     }

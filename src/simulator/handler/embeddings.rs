@@ -17,7 +17,7 @@ use crate::simulator::rng::{Purpose, RequestRng, fingerprint, mix};
 use crate::simulator::wire_format::WireFormat;
 use crate::simulator::{Fault, FaultKind, Vendor, gemini, openai};
 
-use super::{CallHandler, Disposition, perform};
+use super::{CallHandler, Disposition, check_key, perform};
 
 /// A received call for embeddings.
 pub(in crate::simulator) struct EmbeddingCall<'a> {
@@ -150,7 +150,7 @@ impl CallHandler<'_> {
     }
 
     fn parse_embeddings<'a>(&self, call: &EmbeddingCall<'a>) -> Result<ParsedEmbeddings<'a>, ApiError> {
-        self.check_key(call.key)?;
+        check_key(self.settings, call.key)?;
         let parsed = match call.api {
             EmbeddingApi::OpenAi => openai::parse_embeddings(call.body)?,
             EmbeddingApi::GeminiOne | EmbeddingApi::GeminiBatch => {

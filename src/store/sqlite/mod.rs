@@ -4,6 +4,7 @@
 //! records, which keeps the cost per record low. Two connections read. SQLite is the bundled one.
 
 mod advice;
+mod answers;
 mod calls;
 mod chunks;
 mod connection;

@@ -129,7 +129,7 @@ impl Sqlite {
             let session: i64 = row.try_get("session").map_err(|error| self.unread(&error))?;
             let (item, record) = row::step(row).map_err(|error| self.row_error(run, row, &error))?;
             let answered_by = match record.state {
-                StepState::Answered => record.attempts.answered_attempt().cloned(),
+                StepState::Answered => record.answered_by().cloned(),
                 StepState::Failed | StepState::Skipped | StepState::Open => None,
             };
             read.push((item, StoredStep { session, record, answered_by }));

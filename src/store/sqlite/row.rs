@@ -86,6 +86,7 @@ pub(super) struct StepRow<'a> {
     pub(super) usage: UsageTotals,
     pub(super) restored_from: Option<i64>,
     pub(super) files: Option<Box<str>>,
+    pub(super) reused: Option<Box<str>>,
 }
 
 impl<'a> StepRow<'a> {
@@ -110,6 +111,7 @@ impl<'a> StepRow<'a> {
             usage: UsageTotals::of(&step.attempts),
             restored_from: step.restored_from,
             files: (!step.files.is_empty()).then(|| as_json(&step.files)).transpose()?,
+            reused: step.reused.as_ref().map(as_json).transpose()?,
         })
     }
 
@@ -143,6 +145,10 @@ impl<'a> StepRow<'a> {
         if self.restored_from.is_some() || self.files.is_some() {
             checksum.numbers(&[self.restored_from.unwrap_or(0)]);
             checksum.text(self.files.as_deref());
+        }
+        // Rows before version 5 do not have it.
+        if self.reused.is_some() {
+            checksum.text(self.reused.as_deref());
         }
         checksum.finish()
     }
@@ -241,6 +247,7 @@ pub(super) fn step(row: &SqliteRow) -> Result<(ItemNumber, StepRecord), RowError
         usage: spent,
         restored_from: row.try_get("restored_from")?,
         files: row.try_get::<Option<&str>, _>("files")?.map(Into::into),
+        reused: row.try_get::<Option<&str>, _>("reused")?.map(Into::into),
     };
     if read.checksum() != row.try_get::<i64, _>("checksum")? {
         return Err(RowError::Checksum);
@@ -255,19 +262,21 @@ pub(super) fn step(row: &SqliteRow) -> Result<(ItemNumber, StepRecord), RowError
         attempts: from_json(&read.attempts)?,
         restored_from: read.restored_from,
         files: read.files.as_deref().map_or_else(|| Ok(Vec::new()), from_json)?,
+        reused: read.reused.as_deref().map(from_json).transpose()?,
+        cache_key: None,
     };
     Ok((read.item, record))
 }
 
-fn fingerprint(bytes: &[u8]) -> Result<Fingerprint, RowError> {
+pub(super) fn fingerprint(bytes: &[u8]) -> Result<Fingerprint, RowError> {
     bytes.try_into().map(Fingerprint).map_err(|_| RowError::Checksum)
 }
 
-fn as_json<T: serde::Serialize>(value: &T) -> Result<Box<str>, serde_json::Error> {
+pub(super) fn as_json<T: serde::Serialize>(value: &T) -> Result<Box<str>, serde_json::Error> {
     serde_json::to_string(value).map(Into::into)
 }
 
-fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     serde_json::from_str(text)
 }
 
@@ -285,7 +294,7 @@ impl RowChecksum {
     }
 
     /// Includes the length, and whether there is a value.
-    fn bytes(&mut self, bytes: Option<&[u8]>) {
+    pub(super) fn bytes(&mut self, bytes: Option<&[u8]>) {
         self.numbers(&[bytes.map_or(-1, |bytes| bytes.len() as i64)]);
         self.0.update(bytes.unwrap_or_default());
     }

@@ -13,6 +13,7 @@ use crate::store::record::ItemNumber;
 use crate::store::run::{RunMetadata, RunNumber, RunState, StoredRun};
 use crate::store::store::Session;
 
+use super::answers;
 use super::connection::options;
 use super::database::Sqlite;
 use super::row::RowError;
@@ -142,6 +143,14 @@ impl Sqlite {
         .await
     }
 
+    pub(super) async fn set_identity(&self, run: RunNumber, identity: &str) -> Result<(), Error> {
+        self.change_run(run, |row| {
+            identity.clone_into(&mut row.identity);
+            row.updated_at = now();
+        })
+        .await
+    }
+
     /// Changes the row of a run.
     async fn change_run(&self, run: RunNumber, change: impl FnOnce(&mut RunRow)) -> Result<(), Error> {
         let failed = |error: sqlx::Error| self.unwritten(&error);
@@ -180,6 +189,7 @@ impl Sqlite {
             ] {
                 sqlx::query(table).bind(run.0).execute(&mut *change).await.map_err(failed)?;
             }
+            answers::delete_of_run(&mut change, *run).await.map_err(failed)?;
             let gone = sqlx::query("DELETE FROM runs WHERE run = ?").bind(run.0).execute(&mut *change).await;
             if gone.map_err(failed)?.rows_affected() == 0 {
                 return Err(Error::NoRun(*run));

@@ -13,11 +13,12 @@ use crate::store::run::RunNumber;
 use super::{advice, run_row, spending};
 
 /// The scripts that bring the schema from each version to the next.
-pub(super) const SCHEMA: [&str; 4] = [
+pub(super) const SCHEMA: [&str; 5] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     include_str!("schema_4.sql"),
+    include_str!("schema_5.sql"),
 ];
 
 /// The table that every version has in addition.
@@ -36,10 +37,11 @@ const DOCUMENTS: &str = include_str!("documents.sql");
 const WRITE_CHECK: &str = include_str!("write_check.sql");
 
 /// The tables of the latest version.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "runs",
     "items",
     "steps",
+    "answers",
     "spending",
     "calls",
     "row_counts",
@@ -49,7 +51,8 @@ const TABLES: [&str; 9] = [
 ];
 
 /// The indexes of the latest version.
-const INDEXES: [&str; 4] = ["runs_identity", "items_key", "items_failed", "spending_run"];
+const INDEXES: [&str; 6] =
+    ["runs_identity", "items_key", "items_failed", "spending_run", "answers_used", "answers_run"];
 
 /// The tables that a read-only database of the latest version may lack, because an earlier program wrote it.
 const ADDITIONAL_TABLES: [&str; 5] = ["calls", "row_counts", "scope_spending", "documents", "write_check"];

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use futures_util::FutureExt;
 use serde_json::Value;
 
+use crate::store::answer_cache::{CacheLimits, CachedAnswer, CachedTarget, PrunedAnswers};
 use crate::store::call_count::CallCount;
 use crate::store::database_files::database_files;
 use crate::store::document::{Document, DocumentKind, ExpectedVersion};
@@ -15,7 +16,7 @@ use crate::store::record::{ItemNumber, Record, StoredItem};
 use crate::store::run::{RunFilter, RunMetadata, RunNumber, RunState, RunTotals, StoredRun};
 use crate::store::spending::{MAX_SPENDING_ROWS, ScopeSpendingRow, SpendingRow};
 use crate::store::store::{Session, Store, StoreFuture};
-use crate::types::{Day, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
+use crate::types::{Day, Fingerprint, ItemKey, ProviderName, ScopeName, Spend, StepName, TargetName};
 
 use super::database::Sqlite;
 use super::documents::DocumentChange;
@@ -36,6 +37,10 @@ impl Store for Sqlite {
 
     fn set_state(&self, run: RunNumber, state: RunState) -> StoreFuture<'_, ()> {
         self.set_state(run, state).boxed()
+    }
+
+    fn set_identity<'a>(&'a self, run: RunNumber, identity: &'a str) -> StoreFuture<'a, ()> {
+        self.set_identity(run, identity).boxed()
     }
 
     fn find_latest<'a>(&'a self, identity: &'a str) -> StoreFuture<'a, Option<StoredRun>> {
@@ -83,7 +88,7 @@ impl Store for Sqlite {
     }
 
     fn write_records<'a>(&'a self, records: &'a [Record]) -> StoreFuture<'a, ()> {
-        self.write_records(records, Day::at(now())).boxed()
+        self.write_records(records, now()).boxed()
     }
 
     fn look_up<'a>(
@@ -150,6 +155,18 @@ impl Store for Sqlite {
 
     fn calls_of_last_day(&self) -> StoreFuture<'_, Vec<CallCount>> {
         self.calls_of_day_at(now()).boxed()
+    }
+
+    fn cached_answers<'a>(&'a self, keys: &'a [Fingerprint]) -> StoreFuture<'a, Vec<CachedAnswer>> {
+        self.answers_by_key(keys).boxed()
+    }
+
+    fn cached_targets(&self) -> StoreFuture<'_, Vec<CachedTarget>> {
+        self.answers_by_target().boxed()
+    }
+
+    fn prune_cache(&self, limits: CacheLimits) -> StoreFuture<'_, PrunedAnswers> {
+        self.prune_answers(limits, now()).boxed()
     }
 
     fn checkpoint(&self) -> StoreFuture<'_, ()> {

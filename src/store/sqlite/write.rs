@@ -11,6 +11,7 @@ use crate::store::error::Error;
 use crate::store::record::Record;
 use crate::types::Day;
 
+use super::answers::{AnswerChanges, AnswerRow, hour};
 use super::chunks::CHUNKS;
 use super::database::Sqlite;
 use super::row::{ItemRow, StepRow};
@@ -32,16 +33,24 @@ const REPLACE_STEP: &str = " ON CONFLICT (run, item, session, step) DO UPDATE SE
     files = excluded.files, calls = excluded.calls, possibly_charged = excluded.possibly_charged, \
     input = excluded.input, cached = excluded.cached, cache_write = excluded.cache_write, \
     output = excluded.output, reasoning = excluded.reasoning, cost = excluded.cost, \
-    unknown_cost = excluded.unknown_cost, checksum = excluded.checksum";
+    unknown_cost = excluded.unknown_cost, reused = excluded.reused, checksum = excluded.checksum";
+
+/// A later answer to the same request takes the place of the earlier one. Its uses stay.
+const REPLACE_ANSWER: &str = " ON CONFLICT (key) DO UPDATE SET run = excluded.run, target = excluded.target, \
+    simulated = excluded.simulated, created_at = excluded.created_at, last_used_at = excluded.last_used_at, \
+    cost = excluded.cost, bytes = excluded.bytes, checksum = excluded.checksum, attempt = excluded.attempt, \
+    answer = excluded.answer";
 
 impl Sqlite {
-    pub(super) async fn write_records(&self, records: &[Record], day: Day) -> Result<(), Error> {
+    pub(super) async fn write_records(&self, records: &[Record], now: i64) -> Result<(), Error> {
+        let day = Day::at(now);
         // Before the lock: serializing answers is most of the work.
         let unfit = |error: serde_json::Error| self.unwritten(&sqlx::Error::Encode(Box::new(error)));
         let items: Vec<_> = records.iter().map(ItemRow::of).collect::<Result<_, _>>().map_err(unfit)?;
         let steps = records.iter().flat_map(|record| record.steps.iter().map(move |step| (record, step)));
         let steps: Vec<_> =
             steps.map(|(record, step)| StepRow::of(record, step)).collect::<Result<_, _>>().map_err(unfit)?;
+        let answers = AnswerChanges::of(records, now).map_err(unfit)?;
         let failed = |error: sqlx::Error| self.unwritten(&error);
         let mut writer = self.writer().await?;
         // An immediate transaction: it reads before it writes, and no other process may write in between.
@@ -54,6 +63,8 @@ impl Sqlite {
         added.map_err(|error| self.scope_spending_error(&error))?;
         insert(&mut change, items).await.map_err(failed)?;
         insert(&mut change, steps).await.map_err(failed)?;
+        answers.write_uses(&mut change, now).await.map_err(failed)?;
+        insert(&mut change, answers.new).await.map_err(failed)?;
         chaos::point("store.commit");
         self.identity.verify(&self.path).map_err(|error| self.lost(&error))?;
         change.commit().await.map_err(failed)
@@ -136,7 +147,7 @@ impl Writable for StepRow<'_> {
     fn statements() -> &'static Statements {
         const COLUMNS: &str = "run, item, session, step, state, answer_key, answer, failure, simulated, attempts, \
                                calls, possibly_charged, input, cached, cache_write, output, reasoning, cost, \
-                               unknown_cost, restored_from, files, checksum";
+                               unknown_cost, restored_from, files, reused, checksum";
         static STATEMENTS: LazyLock<Statements> =
             LazyLock::new(|| Statements::new("steps", COLUMNS, REPLACE_STEP));
         &STATEMENTS
@@ -160,6 +171,34 @@ impl Writable for StepRow<'_> {
         }
         to.add(self.restored_from)?;
         to.add(self.files.map(String::from))?;
+        to.add(self.reused.map(String::from))?;
         to.add(checksum)
+    }
+}
+
+impl Writable for AnswerRow {
+    fn statements() -> &'static Statements {
+        const COLUMNS: &str = "key, run, target, simulated, created_at, last_used_at, hits, cost, bytes, checksum, attempt, \
+                               answer";
+        static STATEMENTS: LazyLock<Statements> =
+            LazyLock::new(|| Statements::new("answers", COLUMNS, REPLACE_ANSWER));
+        &STATEMENTS
+    }
+
+    fn bind(self, to: &mut SqliteArguments) -> Result<(), BoxDynError> {
+        let bytes = self.bytes();
+        let checksum = self.checksum();
+        to.add(self.key.0.as_slice())?;
+        to.add(self.run)?;
+        to.add(self.target)?;
+        to.add(self.simulated)?;
+        to.add(self.created_at)?;
+        to.add(hour(self.created_at))?;
+        to.add(0_i64)?;
+        to.add(self.cost)?;
+        to.add(bytes)?;
+        to.add(checksum)?;
+        to.add(String::from(self.attempt))?;
+        to.add(String::from(self.answer))
     }
 }

@@ -14,7 +14,7 @@ mod tools;
 
 pub(super) use error::{apply_headers, read_error, read_rate_limit_headers};
 pub(super) use incoming::read_request;
-pub(super) use request::{DEFAULT_MAX_TOKENS, authorization, encode};
+pub(super) use request::{DEFAULT_MAX_TOKENS, authorization, encode, version_header};
 pub(super) use response::Decoder;
 
 /// The base URL of the vendor, without the path from `/v1` on.

@@ -32,8 +32,7 @@ pub(in crate::wire) fn encode(
 ) -> Result<HttpRequest, Failure> {
     let version = dialect.api_version.as_deref().unwrap_or(DEFAULT_VERSION);
     let sampling = Sampling::of(prompt, dialect, version)?;
-    let version = HeaderValue::from_str(version)
-        .map_err(|_| refusal(format!("api_version {version:?} is not allowed in a header")))?;
+    let version = version_header(dialect)?;
     if prompt.seed.is_some() {
         drop_or_refuse(Format::Anthropic, dialect, DropParameter::Seed)?;
     }
@@ -73,9 +72,17 @@ pub(in crate::wire) fn encode(
     };
     Ok(HttpRequest {
         path: "/v1/messages".to_owned(),
-        headers: vec![(HeaderName::from_static("anthropic-version"), version)],
+        headers: vec![version],
         body: vendor_fields::json_body(&body, Format::Anthropic, prompt, dialect)?,
     })
+}
+
+/// Returns the header with the version of the API.
+pub(in crate::wire) fn version_header(dialect: &Dialect) -> Result<(HeaderName, HeaderValue), Failure> {
+    let version = dialect.api_version.as_deref().unwrap_or(DEFAULT_VERSION);
+    let value = HeaderValue::from_str(version)
+        .map_err(|_| refusal(format!("api_version {version:?} is not allowed in a header")))?;
+    Ok((HeaderName::from_static("anthropic-version"), value))
 }
 
 pub(in crate::wire) fn authorization(key: &Secret) -> Result<(HeaderName, HeaderValue), Failure> {

@@ -14,7 +14,7 @@ mod tools;
 
 pub(super) use error::{apply_headers, classify, read_error, read_rate_limit_headers, with_daily_reset};
 pub(super) use incoming::read_request;
-pub(super) use request::{authorization, encode, model_path, resource_name};
+pub(super) use request::{authorization, encode, model_path, models_path, resource_name};
 pub(super) use response::Decoder;
 
 /// The base URL of the vendor, without a version.

@@ -75,6 +75,14 @@ pub(in crate::wire) fn model_path(model: &str, dialect: &Dialect) -> String {
     path
 }
 
+/// Returns the path of the list of models.
+pub(in crate::wire) fn models_path(dialect: &Dialect) -> String {
+    let mut path = "/".to_owned();
+    escape(dialect.api_version.as_deref().unwrap_or(DEFAULT_VERSION), &mut path);
+    path.push_str("/models");
+    path
+}
+
 /// Returns the name of a model as a resource: `models/NAME`, unless it is one.
 pub(in crate::wire) fn resource_name(model: &str) -> Cow<'_, str> {
     if model.contains('/') { Cow::Borrowed(model) } else { Cow::Owned(format!("models/{model}")) }

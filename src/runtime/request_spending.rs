@@ -13,7 +13,7 @@ use crate::types::{Day, ProviderName, ScopeName, Spend};
 
 /// What requests outside of runs spend.
 #[derive(Debug)]
-pub(super) struct RequestSpending {
+pub(crate) struct RequestSpending {
     store: Arc<dyn Store>,
     budgets: Mutex<HashMap<ScopeName, Arc<SharedBudget>>>,
     /// What the store has of each budget. Held while it is written.
@@ -22,18 +22,18 @@ pub(super) struct RequestSpending {
 
 impl RequestSpending {
     /// Creates it with nothing spent.
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
         Self { store, budgets: Mutex::default(), recorded: tokio::sync::Mutex::default() }
     }
 
     /// Returns the budget from which the requests of a scope spend.
-    pub(super) fn budget_of(&self, scope: &ScopeName) -> Arc<SharedBudget> {
+    pub(crate) fn budget_of(&self, scope: &ScopeName) -> Arc<SharedBudget> {
         let new = || SharedBudget::for_run(None, Spend::default(), true);
         self.lock().entry(scope.clone()).or_insert_with(new).clone()
     }
 
     /// Adds to the store what it does not have. It must run to its end: it would add what it has added again.
-    pub(super) async fn record(&self) -> Result<(), store::Error> {
+    pub(crate) async fn record(&self) -> Result<(), store::Error> {
         let mut recorded = self.recorded.lock().await;
         let budgets: Vec<(ScopeName, Arc<SharedBudget>)> =
             self.lock().iter().map(|(scope, budget)| (scope.clone(), budget.clone())).collect();
