@@ -3,8 +3,11 @@
 //! The program creates files with mode 0600, for its user alone; an existing file keeps its mode. A file is
 //! identified by its device and inode, because a path may lead to another file a moment later.
 
+pub(crate) mod beneath;
+pub(crate) mod protected;
+
 use std::fs::{File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// The identity of a file, independent of its name.
@@ -32,6 +35,28 @@ impl FileId {
     pub(crate) fn at(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&std::fs::metadata(path)?))
     }
+}
+
+/// Returns the content of a file of at most `max` bytes. A device that never ends is one with more.
+///
+/// # Errors
+/// The system's error, or that there is more.
+pub(crate) fn read_at_most(path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(max + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > max {
+        return Err(io::Error::other(format!("it has more than {} KiB", max >> 10)));
+    }
+    Ok(content)
+}
+
+/// Returns the text of a file of at most `max` bytes.
+///
+/// # Errors
+/// As [`read_at_most`], and that it is not UTF-8.
+pub(crate) fn read_text_at_most(path: &Path, max: u64) -> io::Result<String> {
+    let content = read_at_most(path, max)?;
+    String::from_utf8(content).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// Returns options that create a file for its owner alone.

@@ -52,6 +52,11 @@ impl CommandOptions {
         }
     }
 
+    /// Returns whether it has `--model`.
+    fn has_model(self) -> bool {
+        self.has_simulate()
+    }
+
     /// Returns whether it has `--input-format`.
     fn has_input_format(self) -> bool {
         match self {
@@ -65,6 +70,7 @@ impl CommandOptions {
         match remedy {
             Remedy::Simulate => self.has_simulate().then(|| "--simulate".to_owned()),
             Remedy::UseRealAnswers => self.has_simulate().then(|| "without --simulate".to_owned()),
+            Remedy::NameModel => self.has_model().then(|| "--model MODEL".to_owned()),
             Remedy::WriteConfiguration => Some("pointsman init".to_owned()),
             Remedy::NameConfiguration => Some("--config FILE".to_owned()),
             Remedy::AcceptChanges => Some("--accept-changes".to_owned()),
@@ -95,11 +101,13 @@ impl CommandOptions {
 
     /// Returns the text of advice, with options. An alternative that this command does not have is left out.
     fn annotate(self, advice: &Advice) -> String {
-        let offered = if self.has_simulate() {
-            advice.clone()
-        } else {
-            advice.clone().without_last_alternative(Remedy::Simulate)
-        };
+        let mut offered = advice.clone();
+        if !self.has_simulate() {
+            offered = offered.without_last_alternative(Remedy::Simulate);
+        }
+        if !self.has_model() {
+            offered = offered.without_last_alternative(Remedy::NameModel);
+        }
         offered.annotated(|remedy| self.option(remedy))
     }
 

@@ -102,7 +102,7 @@ pub(super) enum Command {
     Results(Results),
     /// List the failed items of a run, each with its error.
     Failures(OneRun),
-    /// Cancel a run, even one that another process works on. Repeating its `run` command then begins a new run.
+    /// Cancel a run, even one that another process works on. Its `run` command with --overwrite then begins a new run.
     Cancel(Cancel),
     /// Delete runs with all of their answers, also from the answer cache.
     Delete(Delete),
@@ -175,7 +175,6 @@ impl Command {
 #[command(after_help = exit::HELP)]
 pub(super) struct Run {
     /// The pipeline that processes each item, such as examples/email/pipeline.toml.
-    #[arg(required_unless_present = "prompt")]
     pub(super) pipeline: Option<PathBuf>,
     /// The items: a file of JSON lines, CSV, JSON, Excel or Parquet, also as .gz or .zst; a folder or a pattern such as
     /// "scans/*.pdf", one item per file; `-` is stdin.
@@ -184,7 +183,7 @@ pub(super) struct Run {
     /// The file for the results, one line per item; `-` is stdout.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub(super) out: PathBuf,
-    /// The format of the items [default: by the file's name, else by its first byte].
+    /// The format of the items [default: by the file's name, else by its first record].
     #[arg(long, value_name = "FORMAT")]
     pub(super) input_format: Option<ItemFormat>,
     /// The format of the results [default: by the file's name, else jsonl].
@@ -344,12 +343,11 @@ pub(super) struct Ask {
 #[derive(Debug, clap::Args)]
 pub(super) struct Plan {
     /// The pipeline that would process each item, such as examples/email/pipeline.toml.
-    #[arg(required_unless_present = "prompt")]
     pub(super) pipeline: Option<PathBuf>,
     /// The items, as in `run`: a file, a folder or a pattern.
     #[arg(long, value_name = "FILE")]
     pub(super) items: PathBuf,
-    /// The format of the items [default: by the file's name, else by its first byte].
+    /// The format of the items [default: by the file's name, else by its first record].
     #[arg(long, value_name = "FORMAT")]
     pub(super) input_format: Option<ItemFormat>,
     /// Process this many items now, which costs money, and base the estimate on them. Their results are part of
@@ -642,7 +640,7 @@ pub(super) struct Check {
     /// first prompt of each step, and what a run would need.
     #[arg(long, value_name = "FILE")]
     pub(super) items: Option<PathBuf>,
-    /// The format of the items [default: by the file's name, else by its first byte].
+    /// The format of the items [default: by the file's name, else by its first record].
     #[arg(long, value_name = "FORMAT", requires = "items")]
     pub(super) input_format: Option<ItemFormat>,
     /// How many rendered prompts of each step to show.

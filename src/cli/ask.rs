@@ -1,21 +1,24 @@
 //! `pointsman ask`: one request, whose answer goes to stdout.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::config::Config;
 use crate::guard::SharedBudget;
 use crate::pipeline::attached_file;
 use crate::runtime::request_spending::RequestSpending;
 use crate::runtime::{Error, Pointsman, Question, QuestionAnswer, QuestionError};
-use crate::types::{Class, FinishReason, Part, RequestError, ScopeName, Usage};
+use crate::types::{Attribution, FinishReason, Part, RequestError, ScopeName, Usage};
 
 use super::args::Ask;
 use super::config::load_for;
@@ -31,6 +34,9 @@ use super::step_args::StepArgs;
 
 /// How long actors may take to stop.
 const MAX_ACTOR_SHUTDOWN: Duration = Duration::from_secs(1);
+
+/// How often a wait for an answer is reported.
+const WAITING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The longest text on standard input, in bytes.
 const MAX_STDIN_BYTES: u64 = 16 << 20;
@@ -97,10 +103,16 @@ async fn answer(pointsman: &Pointsman, config: &Config, mut question: Question, 
     };
     question.budget = spending.as_ref().map(DailySpending::budget);
     let mut output = Output::new(args);
+    let begun = AtomicBool::new(false);
+    let asking = pointsman.ask(question, |piece| {
+        begun.store(true, Relaxed);
+        output.write_piece(piece);
+    });
     let asked = tokio::select! {
         biased;
         _ = stops.next() => None,
-        asked = pointsman.ask(question, |piece| output.write_piece(piece)) => Some(asked),
+        asked = asking => Some(asked),
+        never = report_waiting(&begun) => match never {},
     };
     if let Some(spending) = spending
         && let Err(error) = spending.record().await
@@ -128,6 +140,18 @@ async fn answer(pointsman: &Pointsman, config: &Config, mut question: Question, 
     }
 }
 
+/// Says from time to time that there is no answer yet.
+async fn report_waiting(begun: &AtomicBool) -> Infallible {
+    let started = Instant::now();
+    loop {
+        sleep(WAITING_INTERVAL).await;
+        if !begun.load(Relaxed) {
+            let seconds = started.elapsed().as_secs();
+            eprint_line(&format!("no answer after {seconds} s; -v shows the calls that fail, Ctrl-C stops"));
+        }
+    }
+}
+
 /// Returns why a request failed, after how many attempts, and when to try again.
 fn failure_text(error: &RequestError, has_begun: bool) -> String {
     let mut text = String::new();
@@ -141,9 +165,12 @@ fn failure_text(error: &RequestError, has_begun: bool) -> String {
     if error.attempts.calls() > 1 {
         text.push_str(&format!("; {} attempts", error.attempts.calls()));
     }
-    if error.class() != Class::Cancelled
-        && let Some(wait) = error.expected_wait.filter(|wait| *wait >= Duration::from_secs(1))
-    {
+    // Waiting does not mend a key or an account.
+    let may_pass = match error.class().attribution() {
+        Attribution::Attempt | Attribution::Limit => true,
+        Attribution::Account | Attribution::Request | Attribution::Router => false,
+    };
+    if may_pass && let Some(wait) = error.expected_wait.filter(|wait| *wait >= Duration::from_secs(1)) {
         text.push_str(&format!("; try again in {} s", wait.as_secs()));
     }
     text

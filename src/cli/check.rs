@@ -6,12 +6,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::diagnostics::Diagnostics;
+use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::provider::process_env;
-use crate::runtime::{self, ItemCheck};
+use crate::runtime::{self, Error, ItemCheck, Pointsman};
+use crate::types::error_chain;
 
 use super::args::Check;
-use super::check_items::{Failed, check_items, exit_code, show_items};
+use super::check_items::{CheckedItems, Failed, check_items, exit_code, show_items};
 use super::config::{load_for, scope_note};
 use super::exit::Exit;
 use super::open_store::fail;
@@ -22,7 +23,6 @@ use super::progress::{Mode, eprint_line, problems_as_json};
 pub(super) fn check(args: &Check) -> Exit {
     let mode = Mode::Lines;
     let pipeline = args.pipelines.first().map(PathBuf::as_path);
-    let needs_items = args.step.prompt.is_some() || args.step.identity().is_some();
     let has_one = args.pipelines.len() == 1 || args.pipelines.is_empty() && args.step.prompt.is_some();
     if args.items.is_some() && !has_one {
         let error = anyhow::anyhow!(
@@ -30,14 +30,13 @@ pub(super) fn check(args: &Check) -> Exit {
         );
         return mode.fail(&error, Exit::Usage);
     }
-    if args.items.is_none() && needs_items {
-        let error = anyhow::anyhow!("the settings of a step are checked with the items: add --items FILE");
-        return mode.fail(&error, Exit::Usage);
-    }
     let config = match load_for(&args.step, pipeline, args.config.as_deref(), args.simulate) {
         Ok(config) => config,
         Err(diagnostics) => return report(args, &diagnostics),
     };
+    if let Err(diagnostics) = check_overrides(args, &config) {
+        return report(args, &diagnostics);
+    }
     let of_certificate = certificate_faults(&config);
     let checked = match runtime::check(&config, &args.pipelines, &process_env) {
         Ok(notes) => of_certificate.into_result(notes),
@@ -46,13 +45,16 @@ pub(super) fn check(args: &Check) -> Exit {
             Err(diagnostics)
         }
     };
-    let notes = match checked {
+    let mut notes = match checked {
         Ok(notes) => notes,
         Err(diagnostics) => return report(args, &diagnostics),
     };
     let items = match &args.items {
         Some(items) => match check_items(args, &config, pipeline, items) {
-            Ok(checked) => Some((checked, items)),
+            Ok(CheckedItems { checked, note }) => {
+                notes.extend(note);
+                Some((checked, items))
+            }
             Err(Failed::Faulty(diagnostics)) if args.json => return report(args, &diagnostics),
             Err(failed) => {
                 if !args.json {
@@ -71,6 +73,25 @@ pub(super) fn check(args: &Check) -> Exit {
     }
     show_notes(args, &config, &notes);
     items.map_or(Exit::Success, |(checked, items)| show_items(args, &checked, items))
+}
+
+/// Checks the pipelines with the settings of the command line, if there are any.
+fn check_overrides(args: &Check, config: &Config) -> Result<(), Diagnostics> {
+    if args.step.identity().is_none() {
+        return Ok(());
+    }
+    let pointsman = Pointsman::start_to_plan(config).map_err(|error| match error {
+        Error::Diagnostics(diagnostics) => diagnostics,
+        error => Diagnostics(vec![Diagnostic::new(error_chain(&error))]),
+    })?;
+    let overrides = args.step.overrides(config);
+    if args.pipelines.is_empty() && args.step.prompt.is_some() {
+        pointsman.pipeline_with(None, &overrides)?;
+    }
+    for pipeline in &args.pipelines {
+        pointsman.pipeline_with(Some(pipeline), &overrides)?;
+    }
+    Ok(())
 }
 
 /// What was found, as JSON.
@@ -115,8 +136,6 @@ fn show_notes(args: &Check, config: &Config, notes: &[String]) {
 /// Returns why the daemon could not use the certificate of a configuration.
 #[cfg(feature = "server")]
 fn certificate_faults(config: &Config) -> Diagnostics {
-    use crate::diagnostics::Diagnostic;
-    use crate::types::error_chain;
     let fault = crate::server::check_certificate(config).err();
     Diagnostics(fault.iter().map(|error| Diagnostic::new(error_chain(error))).collect())
 }

@@ -49,13 +49,20 @@ impl Failed {
     }
 }
 
+/// What was found in the items.
+pub(super) struct CheckedItems {
+    pub(super) checked: ItemCheck,
+    /// A note on a prompt that is the same for every item.
+    pub(super) note: Option<String>,
+}
+
 /// Checks the items of a file against a pipeline.
 pub(super) fn check_items(
     args: &Check,
     config: &Config,
     pipeline: Option<&Path>,
     items: &Path,
-) -> Result<ItemCheck, Failed> {
+) -> Result<CheckedItems, Failed> {
     let pointsman = Pointsman::start_to_plan(config).map_err(|error| match error {
         Error::Diagnostics(diagnostics) => Failed::Faulty(diagnostics),
         error => Failed::Other(error.into(), Exit::Configuration),
@@ -69,7 +76,8 @@ pub(super) fn check_items(
         return Err(for_csv.clone().into());
     }
     let checked = pointsman.runtime().block_on(pointsman.check_items(&pipeline, source, args.show));
-    checked.map_err(|error| Failed::Other(error.into(), Exit::IoError))
+    let checked = checked.map_err(|error| Failed::Other(error.into(), Exit::IoError))?;
+    Ok(CheckedItems { checked, note: args.step.constant_prompt_note(&pipeline) })
 }
 
 /// Shows what a run would send, and what the items lack. Returns the exit code.

@@ -12,7 +12,7 @@ pub(super) struct Init {
     /// Also write pipeline.toml, made from the fields of these items.
     #[arg(long, value_name = "FILE")]
     pub(super) items: Option<PathBuf>,
-    /// Replace existing files.
+    /// Replace an existing file: with --items the pipeline, without it the configuration.
     #[arg(long)]
     pub(super) overwrite: bool,
     #[command(flatten)]

@@ -51,7 +51,7 @@ Exit codes:
     2  the arguments are invalid
     3  the configuration is invalid; nothing was sent
     4  the prompt could not be read, or the answer could not be written
-    5  no provider could answer: its key, its quota, a budget, a rate limit, an outage or the deadline
+    5  no provider could answer: its key, its model, its quota, a budget, a rate limit, an outage or the deadline
    70  internal error
   130  stopped by Ctrl-C, SIGTERM or SIGHUP
   141  the program that reads the answer (such as head) closed the pipe";
@@ -60,6 +60,8 @@ impl Exit {
     /// Returns the exit code of a request that failed with this class.
     pub(super) fn of_class(class: Class) -> Self {
         match class.attribution() {
+            // An unknown model or address, as a run pauses for.
+            Attribution::Request if class == Class::NotFound => Self::Paused,
             Attribution::Request => Self::ItemsFailed,
             Attribution::Attempt | Attribution::Limit | Attribution::Account => Self::Paused,
             Attribution::Router => match class {

@@ -31,7 +31,8 @@ pub(super) fn init(args: &Init) -> Exit {
 fn write_files(args: &Init) -> anyhow::Result<()> {
     let starter = Config::starter(Path::new(""), &process_env).map_err(Error::Diagnostics)?;
     let existing = existing_configuration();
-    let writes_configuration = args.overwrite || existing.is_none();
+    // With items, the pipeline is meant: a configuration that was edited stays.
+    let writes_configuration = existing.is_none() || args.overwrite && args.items.is_none();
     // Everything that can fail is done before anything is written.
     let pipeline = args.items.as_deref().map(|items| pipeline_of(items, args)).transpose()?;
     if let Some(existing) = existing.as_ref().filter(|_| !writes_configuration) {
@@ -127,9 +128,15 @@ fn next_command(args: &Init, has_key: bool) -> String {
     let simulate = if has_key { "" } else { " --simulate" };
     format!(
         "pointsman run {PIPELINE} --items {}{} --out {out} --limit 10{simulate}",
-        shell_word(&items.to_string_lossy()),
+        path_word(items),
         args.input.options()
     )
+}
+
+/// Returns a path as a word of a shell that is no option.
+fn path_word(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    if path.starts_with('-') { shell_word(&format!("./{path}")) } else { shell_word(&path) }
 }
 
 /// Returns a name for the results that no file has.

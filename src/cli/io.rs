@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 
-use crate::pipeline::{FileUse, Pipeline};
+use crate::pipeline::{FileUse, Pipeline, ProtectedFiles};
 use crate::run::RunOutput;
 use crate::sink::{self, Destination, OutputOwner, ReplaceableFile, Sink};
 use crate::source::{self, FileSelection, Source};
@@ -61,6 +61,7 @@ impl RunIo {
             is_retry || !is_dash(&args.items) || !io::stdin().is_terminal(),
             "--items - reads stdin, and nothing is piped into it"
         );
+        line_format::check_name(args.output_format, &args.out).context("--out")?;
         args.output.check(line_format::format(args.output_format, args.csv, &args.out))
     }
 
@@ -189,11 +190,19 @@ pub(super) fn is_selection(args: &Run) -> bool {
 }
 
 /// Returns the folder or the pattern of files that are the items, if they are no file. The files of the command itself are
-/// no items.
+/// no items. A run adds those that its configuration names.
 fn selection(args: &Run) -> Result<Option<FileSelection>, source::Error> {
-    let own = [args.pipeline.as_deref(), args.config.as_deref(), Some(args.out.as_path())];
-    let own = own.into_iter().chain([args.rejects.as_deref(), args.report.as_deref(), args.metrics.file()]);
-    Ok(FileSelection::of(&args.items)?.map(|selection| selection.without(own.flatten())))
+    let Some(mut selection) = FileSelection::of(&args.items)? else { return Ok(None) };
+    let mut used = ProtectedFiles::default();
+    let store = args.stored.store.clone().unwrap_or_default();
+    store.files().iter().for_each(|file| used.add(FileUse::Store, file));
+    args.config.iter().for_each(|file| used.add(FileUse::Configuration, file));
+    args.pipeline.iter().for_each(|file| used.add(FileUse::Pipeline, file));
+    let written = [Some(args.out.as_path()), args.rejects.as_deref(), args.report.as_deref()];
+    let written = written.into_iter().flatten().filter(|path| !is_dash(path));
+    written.chain(args.metrics.file()).for_each(|file| used.add(FileUse::Output, file));
+    selection.leave_out(&used);
+    Ok(Some(selection))
 }
 
 fn open_destination(path: &Path, used_paths: &[&Path]) -> Result<Destination, sink::Error> {

@@ -2,9 +2,25 @@
 
 use std::path::Path;
 
+use anyhow::ensure;
+
 use crate::sink;
 
 use super::args::{Csv, CsvFormulas, LineFormat};
+
+/// Ends of file names that promise a format in which results are not written.
+const OTHER_FORMATS: [&str; 8] = ["xlsx", "xls", "ods", "tsv", "gz", "zst", "zip", "xml"];
+
+/// Refuses a file for results whose name promises another format.
+pub(super) fn check_name(argument: Option<LineFormat>, out: &Path) -> anyhow::Result<()> {
+    let extension = out.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    ensure!(
+        argument.is_some() || !OTHER_FORMATS.iter().any(|other| other.eq_ignore_ascii_case(extension)),
+        "results are not written as .{extension}: name a file that ends in .csv, .parquet or .jsonl, or set the format \
+         (--output-format)"
+    );
+    Ok(())
+}
 
 /// Returns the format of the results at `out`.
 pub(super) fn format(argument: Option<LineFormat>, csv: Csv, out: &Path) -> sink::Format {

@@ -13,7 +13,7 @@ use crate::types::ProviderName;
 use super::config_args::Models;
 use super::exit::Exit;
 use super::open_store::fail;
-use super::print::{print, print_json};
+use super::print::{cell, print, print_json};
 use super::progress::{Mode, eprint_line};
 
 /// Lists the models.
@@ -95,12 +95,12 @@ fn table(rows: &[(&ProviderName, &ListedModel)]) -> String {
             (None, None) => String::new(),
         };
         table.add_row([
-            format!("{provider}/{}", model.name),
+            cell(&format!("{provider}/{}", model.name)),
             text(model.context.map(|tokens| tokens.to_string())),
             text(model.max_output.map(|tokens| tokens.to_string())),
             text(price(|price| price.input)),
             text(price(|price| price.output)),
-            configured,
+            cell(&configured),
         ]);
     }
     for column in 1..5 {

@@ -94,7 +94,7 @@ impl NextCommand<'_> {
     /// Returns the advice for a run that its user cancelled.
     fn cancelled(&self) -> String {
         let Self { run, store_option, .. } = self;
-        let begin = "the same `pointsman run` begins a new run";
+        let begin = "the same `pointsman run` with --overwrite begins a new run";
         if self.is_from_stdin {
             format!("run {run} was cancelled: {begin}")
         } else {

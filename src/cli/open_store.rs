@@ -7,6 +7,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::clock;
 use crate::config::Config;
+use crate::provider::process_env;
 use crate::runtime::Error;
 use crate::store::{self, Store, StoreUrl};
 
@@ -71,8 +72,11 @@ impl OpenedStore {
             Some(url) => url.clone(),
             None => match load(args.config.as_deref(), false) {
                 Ok(config) => config.store.url,
-                // A command that only reads stored runs needs no valid configuration.
-                Err(_) if args.config.is_none() => StoreUrl::default(),
+                // A command that only reads stored runs needs no valid configuration, unless the user names one: it may name
+                // another store.
+                Err(_) if args.config.is_none() && !Config::is_named_by_environment(&process_env) => {
+                    StoreUrl::default()
+                }
                 Err(diagnostics) => return Err(Error::Diagnostics(diagnostics).into()),
             },
         };

@@ -26,6 +26,7 @@ use super::progress::{Mode, ProgressDisplay, eprint_line};
 use super::progress_format::ProgressFormat;
 use super::progress_text::{count, counted, money, seconds_text};
 use super::saved_args::SavedArgs;
+use super::step_args::{check_step, missing_pipeline};
 use super::watch::{WatchEnd, watch};
 use super::{io, log, table};
 
@@ -33,9 +34,14 @@ use super::{io, log, table};
 pub(super) fn plan(args: &args::Plan) -> Exit {
     let mode = if args.json { Mode::Json } else { Mode::Lines };
     let pipeline = args.pipeline.as_deref();
+    if let Err(error) = check_step(&args.step, pipeline, &args.items) {
+        return mode.fail(&error, Exit::Usage);
+    }
     let config = match load_for(&args.step, pipeline, args.config.as_deref(), args.simulate) {
         Ok(config) => config,
-        Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
+        Err(diagnostics) => {
+            return mode.report_diagnostics(&missing_pipeline(pipeline).unwrap_or(diagnostics));
+        }
     };
     let title = args::title(args.pipeline.as_deref());
     let display = ProgressDisplay::new(mode, ProgressFormat::Auto, &title);
@@ -46,7 +52,9 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
         if has_sample { Pointsman::start_blocking(&config) } else { Pointsman::start_to_plan(&config) };
     let pointsman = match pointsman {
         Ok(pointsman) => pointsman,
-        Err(Error::Diagnostics(diagnostics)) => return mode.report_diagnostics(&diagnostics),
+        Err(Error::Diagnostics(diagnostics)) => {
+            return mode.report_diagnostics(&missing_pipeline(pipeline).unwrap_or(diagnostics));
+        }
         Err(error) => return mode.fail(&anyhow::Error::new(error), Exit::Configuration),
     };
     let overrides = args.step.overrides(&config);
@@ -57,6 +65,7 @@ pub(super) fn plan(args: &args::Plan) -> Exit {
     let notes = pointsman.notes();
     let notes = notes.iter().map(String::as_str);
     notes.chain(scope_note(&config)).for_each(|note| mode.note(note));
+    args.step.constant_prompt_note(&pipeline).iter().for_each(|note| mode.note(note));
     let has_answers = pipeline.steps().iter().any(|step| step.embedding.is_none());
     let planned = pointsman.runtime().block_on(estimate(&pointsman, &config, args, pipeline, display));
     match planned.and_then(|estimate| show(&estimate, has_answers, args.json)) {
@@ -255,6 +264,7 @@ pub(super) fn plan_text(plan: &Plan) -> String {
             .map(|bound| format!("  {} by {} of {}", span(bound.seconds), bound.limit, bound.limit_of)),
     );
     text.push(step_table(plan));
+    text.extend(plan.steps.iter().filter_map(|(name, step)| unusable_line(plan, name, step)));
     text.extend(plan.steps.iter().filter_map(|(name, step)| cache_line(name, step)));
     text.extend(plan.steps.iter().filter_map(|(name, step)| joined_line(name, step)));
     for (route, targets) in &plan.routes {
@@ -297,6 +307,13 @@ fn step_table(plan: &Plan) -> String {
         ]);
     }
     right_aligned(&mut table, 2)
+}
+
+/// Returns that no target of a step has a key, so that its cost is that of the first one; `None` if any has.
+fn unusable_line(plan: &Plan, name: &StepName, step: &StepPlan) -> Option<String> {
+    let at = step.estimated_at.as_ref()?;
+    let target = plan.routes.get(&step.route)?.iter().find(|target| target.target == *at)?;
+    (!target.usable).then(|| format!("no target of step {name} has a key: its cost is that of {at}"))
 }
 
 /// Returns how the requests of a step use the provider's cache; `None` if they share too little.

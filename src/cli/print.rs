@@ -83,6 +83,18 @@ pub(super) fn print(text: &str) -> Result<(), StdoutError> {
     Ok(writeln!(io::stdout(), "{}", terminal_text::lines(text))?)
 }
 
+/// Most characters of a cell of a table.
+const MAX_CELL_CHARACTERS: usize = 80;
+
+/// Returns a text as a cell of a table: on one line, and not longer than a cell may be. It may be of a provider.
+pub(super) fn cell(text: &str) -> String {
+    let text = terminal_text::line(text);
+    match text.char_indices().nth(MAX_CELL_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.into_owned(),
+    }
+}
+
 /// Writes JSON to stdout.
 ///
 /// # Errors

@@ -7,11 +7,12 @@ use anyhow::Context;
 #[cfg(feature = "server")]
 use anyhow::ensure;
 
+use crate::pipeline::{FileUse, ProtectedFiles};
 use crate::run::{FailedItem, History, Report, state_word};
 use crate::runtime::{Error, Exported, export, owner_of, record_written, retried_classes};
 use crate::sink::{self, Destination, LineOptions, Sink};
 use crate::source::Source;
-use crate::store::{RunNumber, RunState, StoredItem};
+use crate::store::{RunNumber, RunState, StoreUrl, StoredItem};
 use crate::terminal_text;
 use crate::types::{Class, StepName};
 
@@ -19,7 +20,7 @@ use super::args::{OneRun, Results, Show, StoredRunArgs};
 use super::config::used_files;
 use super::exit::Exit;
 use super::io;
-use super::line_format::format;
+use super::line_format::{check_name, format};
 use super::next_command::NextCommand;
 use super::open_store::{OpenedStore, fail};
 use super::print::{Listing, print, print_json};
@@ -37,6 +38,7 @@ pub(super) fn results(args: &Results) -> Exit {
 }
 
 fn write_results(args: &Results) -> anyhow::Result<()> {
+    check_name(args.format, &args.out).context("--out")?;
     let format = format(args.format, args.csv, &args.out);
     args.output.check(format)?;
     #[cfg(feature = "server")]
@@ -59,7 +61,7 @@ fn write_results(args: &Results) -> anyhow::Result<()> {
             owner_of(history.run()).overwriting(args.overwrite).check(&args.out).context("--out")?;
             destination
         };
-        let items = items_of(&history, args);
+        let items = items_of(&history, args, &url);
         let lines = (format, args.output.options());
         let written = write(&history, destination, &args.out, lines, items).await;
         if is_new_file && written.is_err() {
@@ -87,13 +89,18 @@ fn write_results(args: &Results) -> anyhow::Result<()> {
 }
 
 /// Returns the items of a run; `None` if they cannot be read again.
-fn items_of(history: &History, args: &Results) -> Option<Source> {
+fn items_of(history: &History, args: &Results, store: &StoreUrl) -> Option<Source> {
     let saved_args = SavedArgs::from_run(history.run()).ok()?;
     let run_args = saved_args.args(&StoredRunArgs::default(), args.store.config.as_deref(), Show::default());
     if is_dash(&run_args.items) {
         return None;
     }
-    io::source(&run_args).ok()
+    let mut source = io::source(&run_args).ok()?;
+    // This process has its store open.
+    let mut used = ProtectedFiles::default();
+    store.files().iter().for_each(|file| used.add(FileUse::Store, file));
+    source.leave_out(&used);
+    Some(source)
 }
 
 /// Writes the lines that a daemon sends, as they are.

@@ -17,7 +17,7 @@ use crate::runtime::{
     record_written, unknown_columns,
 };
 use crate::sink::{self, Destination};
-use crate::source::{self, Entry, Source};
+use crate::source::{self, Entry};
 use crate::store::{CacheLimits, RunNumber, StoreUrl};
 use crate::types::{Class, error_chain};
 
@@ -34,6 +34,7 @@ use super::progress::{Mode, ProgressDisplay, eprint_json};
 use super::progress_text::counted;
 use super::saved_args::{SavedArgs, is_dash};
 use super::shell_word::store_option;
+use super::step_args::{check_step, missing_pipeline};
 use super::watch::{WatchEnd, watch};
 use super::{line_format, log, results, table};
 
@@ -63,9 +64,14 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
         return mode.fail(&error, Exit::Usage);
     }
     let pipeline = args.pipeline.as_deref();
+    if let Err(error) = check_step(&args.step, pipeline, &args.items) {
+        return mode.fail(&error, Exit::Usage);
+    }
     let config = match load_for(&args.step, pipeline, args.config.as_deref(), args.simulate) {
         Ok(config) => config,
-        Err(diagnostics) => return mode.report_diagnostics(&diagnostics),
+        Err(diagnostics) => {
+            return mode.report_diagnostics(&missing_pipeline(pipeline).unwrap_or(diagnostics));
+        }
     };
     let args = &with_found_file(args, &config);
     let url = store_url(args.stored.store.as_ref(), &config);
@@ -77,7 +83,9 @@ pub(super) fn run_or_resume(args: &Run, target: &ResumeTarget) -> Exit {
     log::start(args.show.log, mode);
     let pointsman = match Pointsman::start_blocking(&config) {
         Ok(pointsman) => pointsman,
-        Err(Error::Diagnostics(diagnostics)) => return mode.report_diagnostics(&diagnostics),
+        Err(Error::Diagnostics(diagnostics)) => {
+            return mode.report_diagnostics(&missing_pipeline(pipeline).unwrap_or(diagnostics));
+        }
         Err(error) => return mode.fail(&anyhow::Error::new(error), Exit::Configuration),
     };
     let session = Session {
@@ -130,6 +138,9 @@ impl Session<'_> {
         let notes = self.pointsman.notes();
         let notes = notes.iter().map(String::as_str);
         notes.chain(self.scope_note).for_each(|note| mode.note(note));
+        if self.target.run.is_none() {
+            self.args.step.constant_prompt_note(&pipeline).iter().for_each(|note| mode.note(note));
+        }
         display.set_title(pipeline.name());
         if let Err(error) = self.refuse_unknown_columns(&pipeline) {
             return mode.fail(&error, Exit::Configuration);
@@ -349,7 +360,9 @@ impl Session<'_> {
         else {
             return Ok(());
         };
-        let Ok(Ok(mut reader)) = io::source(self.args).map(Source::read) else { return Ok(()) };
+        let Ok(mut source) = io::source(self.args) else { return Ok(()) };
+        self.pointsman.leave_out_used_files(pipeline, &mut source);
+        let Ok(mut reader) = source.read() else { return Ok(()) };
         let has_item = self.pointsman.runtime().block_on(async {
             loop {
                 match reader.next().await {
@@ -395,16 +408,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Refuses an items file in place of the moved one that has none of the run's items, before anything is changed.
+    /// Refuses an items file in place of the moved one that lacks items of the run, before anything is changed.
     fn refuse_other_items(&self, prepared: &PreparedRun) -> anyhow::Result<()> {
         let source = io::source(self.args).context("--items")?;
         let Some(number) = prepared.id().filter(|_| !self.args.stored.accept_changes) else { return Ok(()) };
-        let has_item = self.pointsman.runtime().block_on(prepared.has_item_of(source))?;
+        let missing = self.pointsman.runtime().block_on(prepared.count_missing(source))?;
         ensure!(
-            has_item,
-            "--items: {} has none of the items of run {number}, so it is not its moved file; --accept-changes \
-             resumes the run with it nevertheless",
-            self.args.items.display()
+            missing == 0,
+            "--items: {} lacks {} of run {number}, so it is not its moved file; --accept-changes resumes the run with \
+             it nevertheless, without their lines",
+            self.args.items.display(),
+            counted(missing, "item")
         );
         Ok(())
     }
@@ -433,9 +447,15 @@ impl Session<'_> {
             Ok(error) => return anyhow::Error::new(error).context("--items"),
             Err(error) => error,
         };
-        let (Some(run), Some(sink::Error::NotOwned { name })) = (self.target.run, error.downcast_ref())
-        else {
-            return error;
+        let Some(run) = self.target.run else { return error };
+        let (name, what) = match error.downcast_ref() {
+            Some(sink::Error::NotOwned { name }) => {
+                (name, format!("{name} exists and was not written by this run"))
+            }
+            Some(sink::Error::Extended { name }) => {
+                (name, format!("another program has added to {name} since this run wrote it"))
+            }
+            Some(_) | None => return error,
         };
         let store_option = self.store_option();
         let is_out = *name == self.args.out.display().to_string();
@@ -446,10 +466,7 @@ impl Session<'_> {
         } else {
             String::new()
         };
-        anyhow::anyhow!(
-            "{error}: {name} exists and was not written by this run; move that file away, or overwrite it \
-             (--overwrite){results}"
-        )
+        anyhow::anyhow!("{error}: {what}; move that file away, or overwrite it (--overwrite){results}")
     }
 
     /// Finds the failed items, if only those are processed.

@@ -161,7 +161,7 @@ fn cancel_run(args: &Cancel) -> anyhow::Result<()> {
         bail!("run {run} is complete: there is nothing to cancel; `pointsman delete {run}` deletes it");
     }
     let next = format!(
-        "its finished items stay stored. The same command begins a new run, `pointsman resume {run}` resumes this one"
+        "its finished items stay stored. The same command with --overwrite begins a new run, `pointsman resume {run}` resumes this one"
     );
     let is_running = store.is_locked(run);
     runtime.block_on(store.set_state(run, RunState::Cancelled))?;

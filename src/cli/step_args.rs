@@ -3,15 +3,24 @@
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use anyhow::{bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::pipeline::{Overrides, SchemaOverride, short_schema};
+use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::files::read_text_at_most;
+use crate::pipeline::{Overrides, Pipeline, SchemaOverride, short_schema};
 use crate::types::Fingerprint;
+
+use super::progress_text::counted;
+use super::shell_word::shell_word;
 
 /// The largest file that `@FILE` may name.
 const MAX_TEXT_BYTES: u64 = 4 << 20;
+
+/// The longest prompt that may be meant as the name of a file.
+const MAX_FILE_NAME_BYTES: usize = 1_000;
 
 /// Settings of steps.
 #[derive(Debug, Clone, Default, PartialEq, clap::Args, Serialize, Deserialize)]
@@ -36,7 +45,7 @@ pub(super) struct StepArgs {
 #[serde(default)]
 #[command(next_help_heading = "Step")]
 pub(super) struct AnswerArgs {
-    /// The system prompt, a template like the prompt, or @FILE with it.
+    /// The system prompt, a template if the prompt is one, or @FILE with it.
     #[arg(long, value_name = "TEMPLATE", value_parser = text)]
     pub(super) system: Option<String>,
     /// The only answers, separated by commas, such as "bug,question,praise".
@@ -46,7 +55,7 @@ pub(super) struct AnswerArgs {
     #[arg(long, value_name = "SCHEMA", value_parser = schema)]
     pub(super) schema: Option<SchemaOverride>,
     /// The only model: PROVIDER/MODEL, or the name of a model whose vendor has its key in the environment, such as
-    /// claude-haiku-4-5 [default: the routes of the pipeline].
+    /// claude-haiku-4-5 [default: the routes of the pipeline, else the default route].
     #[arg(long, value_name = "MODEL")]
     pub(super) model: Option<String>,
     /// The temperature.
@@ -73,6 +82,23 @@ impl StepArgs {
         overrides
     }
 
+    /// Returns a note if a prompt is the same for every item; `None` if each depends on the item.
+    pub(super) fn constant_prompt_note(&self, pipeline: &Pipeline) -> Option<String> {
+        let constant = pipeline.constant_prompts();
+        let first = constant.first()?;
+        let mut note = first.to_string();
+        if constant.len() > 1 {
+            let others = counted(constant.len() as u64 - 1, "other step");
+            note.push_str(&format!("; the same is true of {others}"));
+        }
+        let file = self.prompt.as_deref().map(str::trim).filter(|prompt| is_file_name(prompt));
+        if let Some(file) = file {
+            let argument = shell_word(&format!("@{file}"));
+            note.push_str(&format!("; {file} is a file, and --prompt {argument} reads it"));
+        }
+        Some(note)
+    }
+
     /// Returns what distinguishes runs with these settings from others of the same pipeline; `None` without any.
     pub(super) fn identity(&self) -> Option<String> {
         let plain = Self { concurrency: None, ..self.clone() };
@@ -95,6 +121,44 @@ impl StepArgs {
     }
 }
 
+/// Refuses a command for items that has no step, or whose step cannot be meant.
+pub(super) fn check_step(step: &StepArgs, pipeline: Option<&Path>, items: &Path) -> anyhow::Result<()> {
+    ensure!(
+        pipeline.is_some() || step.prompt.is_some(),
+        "there is no prompt: name a pipeline, or write the prompt, as in --prompt \"Classify: {{{{ item.text }}}}\""
+    );
+    if let Some([only]) = step.answer.choice.as_deref() {
+        bail!(
+            "--choice has one answer, {only:?}, so nothing is to be chosen; write the answers with commas between them"
+        );
+    }
+    let Some(pipeline) = pipeline else { return Ok(()) };
+    let shown = pipeline.display();
+    if !pipeline.exists() && shown.to_string().contains("{{") {
+        bail!("{shown:?} is no pipeline, which is a file; write a prompt after --prompt");
+    }
+    let is_like_items =
+        pipeline.extension().is_some_and(|own| items.extension() == Some(own) && own != "toml");
+    ensure!(
+        !is_like_items,
+        "{shown} is no pipeline, which is a TOML file; a pattern of items needs quotes, as in --items \"scans/*.txt\""
+    );
+    Ok(())
+}
+
+/// Returns that there is no such pipeline, if that is so: it says more than that the configuration is incomplete.
+pub(super) fn missing_pipeline(pipeline: Option<&Path>) -> Option<Diagnostics> {
+    let path = pipeline?;
+    let error = std::fs::metadata(path).err()?;
+    let message = format!("cannot read the pipeline {}: {error}", path.display());
+    Some(Diagnostics(vec![Diagnostic::new(message)]))
+}
+
+/// Returns whether a prompt is the name of a file.
+fn is_file_name(prompt: &str) -> bool {
+    prompt.len() <= MAX_FILE_NAME_BYTES && !prompt.contains('\n') && Path::new(prompt).is_file()
+}
+
 /// Returns the text of an argument: the argument itself, or the content of the file after `@`.
 fn text(argument: &str) -> Result<String, String> {
     let Some(path) = argument.strip_prefix('@') else { return Ok(argument.to_owned()) };
@@ -103,11 +167,8 @@ fn text(argument: &str) -> Result<String, String> {
     }
     let path = Path::new(path);
     let shown = path.display();
-    let size = std::fs::metadata(path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
-    if size > MAX_TEXT_BYTES {
-        return Err(format!("{shown} has {size} bytes; a prompt may have {MAX_TEXT_BYTES}"));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {shown}: {error}"))?;
+    let text = read_text_at_most(path, MAX_TEXT_BYTES);
+    let text = text.map_err(|error| format!("cannot read {shown}: {error}"))?;
     // The line end with which an editor ends a file is no part of the prompt.
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(text.strip_suffix('\r').unwrap_or(text).to_owned())
@@ -182,6 +243,27 @@ mod tests {
         assert_eq!(text("a@b").unwrap(), "a@b");
         assert!(text("@").unwrap_err().contains("name a file"));
         assert!(text("@/no/such/file").unwrap_err().contains("cannot read /no/such/file"));
+    }
+
+    #[test]
+    fn a_step_that_cannot_be_meant_is_refused() {
+        let items = Path::new("items.csv");
+        let check = |step: &StepArgs, pipeline: Option<&str>| {
+            check_step(step, pipeline.map(Path::new), items).map_err(|error| error.to_string())
+        };
+        let prompt = StepArgs { prompt: Some("x".into()), ..StepArgs::default() };
+        assert_eq!(check(&prompt, None), Ok(()));
+        assert_eq!(check(&StepArgs::default(), Some("p.toml")), Ok(()));
+        let mut one = prompt.clone();
+        one.answer.choice = Some(vec!["bug|question".into()]);
+        for (step, pipeline, words) in [
+            (&StepArgs::default(), None, "--prompt \"Classify: {{ item.text }}\""),
+            (&one, None, "with commas"),
+            (&StepArgs::default(), Some("Say {{ item.text }}"), "write a prompt after --prompt"),
+            (&prompt, Some("other.csv"), "needs quotes"),
+        ] {
+            assert!(check(step, pipeline).unwrap_err().contains(words), "{pipeline:?}");
+        }
     }
 
     #[test]

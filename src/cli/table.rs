@@ -78,7 +78,8 @@ fn problems_in(report: &Report, width: Option<usize>) -> Vec<String> {
     if let Some(why) = &report.paused {
         problems.push(paused(why, report));
     }
-    if let Some(rest) = &report.unprocessed {
+    // The user limited the run, and knows that there is more.
+    if let Some(rest) = report.unprocessed.as_ref().filter(|_| report.outcome != RunOutcome::Limited) {
         problems.push(if is_end_unknown(report) {
             "it is not known how much of the input was not started".to_owned()
         } else {

@@ -70,7 +70,7 @@ fn find_in<'f>(folders: impl Iterator<Item = &'f Path>, env: Env<'_>) -> Discove
     for folder in folders {
         for name in FILE_NAMES {
             let file = folder.join(name);
-            if !file.exists() {
+            if !file.is_file() {
                 continue;
             }
             match (name == COMMON_NAME).then(|| foreign(&file)).flatten() {

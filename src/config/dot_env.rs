@@ -14,6 +14,8 @@ use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::provider::Env;
 use crate::types::Secret;
 
+use super::environment::prefixes_of_vendor;
+
 /// The name of the file.
 const FILE_NAME: &str = ".env";
 
@@ -56,6 +58,11 @@ impl DotEnv {
         }
         // The error of a text that is not UTF-8 has no line.
         let text = String::from_utf8(bytes).map_err(|_| unreadable(&"it is not text in UTF-8"))?;
+        if let Some(line) = line_with_expansion(&text) {
+            let message = format!("{}:{line}: variables are not expanded here", file.display());
+            let help = "write the value itself, in single quotes if it has a `$`";
+            return Err(Diagnostics(vec![Diagnostic::new(message).with_help(help)]));
+        }
         let variables = parse(&text).map_err(|line| {
             let message = format!("{}:{line}: this line does not set a variable", file.display());
             let help = "write NAME=VALUE, with a value that has spaces or a `#` in single quotes; a quote that is opened is closed";
@@ -70,9 +77,27 @@ impl DotEnv {
     }
 
     /// Removes the variables that `env` sets.
-    pub(super) fn without(mut self, env: Env<'_>) -> Self {
+    ///
+    /// # Errors
+    /// A variable of the file is the address to which a key of `env` would be sent: the file may be of another author.
+    pub(super) fn without(mut self, env: Env<'_>) -> Result<Self, Diagnostics> {
         self.variables.retain(|name, _| value_of(env, name).is_none());
-        self
+        let Some(file) = self.file() else { return Ok(self) };
+        for (name, variable) in &self.variables {
+            let Some(prefix) = name.strip_suffix("_BASE_URL") else { continue };
+            let keys = prefixes_of_vendor(prefix).map(|prefix| format!("{prefix}_API_KEY"));
+            let mut foreign = keys.filter(|key| value_of(env, key).is_some());
+            if let Some(key) = foreign.next() {
+                let message = format!(
+                    "{}:{}: {name} is the address to which the key {key} of the environment would be sent",
+                    file.display(),
+                    variable.line
+                );
+                let help = "set both of them here, or both of them in the environment";
+                return Err(Diagnostics(vec![Diagnostic::new(message).with_help(help)]));
+            }
+        }
+        Ok(self)
     }
 
     /// Returns the file, if there is one.
@@ -90,6 +115,38 @@ impl DotEnv {
         let of_file = || Some(self.variables.get(name)?.value.expose().to_owned());
         value_of(env, name).or_else(of_file)
     }
+}
+
+/// Returns the first line, from 1, in which other programs would put in the value of a variable: the file may be of another
+/// author, and the environment has secrets.
+fn line_with_expansion(text: &str) -> Option<usize> {
+    let mut quote = None;
+    for (index, line) in text.lines().enumerate() {
+        if quote.is_none() && line.trim_start().starts_with('#') {
+            continue;
+        }
+        let mut letters = line.chars().peekable();
+        let mut before = ' ';
+        while let Some(letter) = letters.next() {
+            let is_comment = letter == '#' && quote.is_none() && before.is_whitespace();
+            before = letter;
+            match letter {
+                _ if is_comment => break,
+                '\\' if quote != Some('\'') => drop(letters.next()),
+                '\'' | '"' if quote.is_none() => quote = Some(letter),
+                '\'' | '"' if quote == Some(letter) => quote = None,
+                '$' if quote != Some('\'') => {
+                    let begins_name =
+                        |next: &char| *next == '{' || *next == '_' || next.is_ascii_alphabetic();
+                    if letters.peek().is_some_and(begins_name) {
+                        return Some(index + 1);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    None
 }
 
 /// Returns the value of a variable that is set and not empty.
@@ -215,8 +272,42 @@ mod tests {
         };
         assert_eq!(dot_env.value(&env, "A").as_deref(), Some("process"));
         assert_eq!(dot_env.value(&env, "B").as_deref(), Some("file"));
-        let rest = dot_env.without(&env);
+        let rest = dot_env.without(&env).unwrap();
         assert!(rest.position("A").is_none() && rest.position("B").is_some());
+    }
+
+    #[test]
+    fn a_key_of_the_environment_is_not_sent_to_an_address_of_the_file() {
+        let env = |name: &str| (name == "CLAUDE_API_KEY").then(|| "sk-live-4711".to_owned());
+        let refused =
+            read("\nANTHROPIC_BASE_URL=http://127.0.0.1:1\n").unwrap().without(&env).unwrap_err().to_string();
+        assert!(
+            refused.contains(".env:2: ANTHROPIC_BASE_URL") && refused.contains("CLAUDE_API_KEY"),
+            "{refused}"
+        );
+        assert!(!refused.contains("4711"), "{refused}");
+        for allowed in ["OPENAI_BASE_URL=http://127.0.0.1:1\nOPENAI_API_KEY=k\n", "OTHER_BASE_URL=x\n"] {
+            assert!(read(allowed).unwrap().without(&env).is_ok(), "{allowed}");
+        }
+    }
+
+    #[test]
+    fn the_value_of_another_variable_is_not_put_in() {
+        for (text, line) in [
+            ("A=1\nB=http://host/${HOME}\n", 2),
+            ("A=\"$HOME\"\n", 1),
+            ("A=\"x\n$HOME\"\n", 2),
+            ("A='x'$HOME\n", 1),
+        ] {
+            assert!(
+                read(text).unwrap_err().contains(&format!(".env:{line}: variables are not expanded")),
+                "{text}"
+            );
+        }
+        let text = "# $HOME\nA='$HOME'\nB=1 # don't $HOME\nC=5$\nD=$5\n";
+        let dot_env = read(text).unwrap();
+        assert_eq!(dot_env.value(&|_| None, "A").as_deref(), Some("$HOME"));
+        assert_eq!(dot_env.value(&|_| None, "B").as_deref(), Some("1"));
     }
 
     #[test]

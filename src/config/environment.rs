@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, hide_likely_secrets};
 use crate::provider::{self, Env, KeySource, Model, parse_base_url};
-use crate::types::{Format, ProviderName};
+use crate::types::{Advice, Format, ProviderName, Remedy};
 
 /// Configuration found in the environment.
 #[derive(Debug, Default)]
@@ -90,6 +90,12 @@ pub(super) fn add_vendors_without_models(env: Env<'_>, found: &mut Environment) 
     }
 }
 
+/// Returns the beginnings of the variables of the vendor that has variables beginning with `prefix`.
+pub(super) fn prefixes_of_vendor(prefix: &str) -> impl Iterator<Item = &'static str> {
+    let vendor = VENDORS.iter().find(|vendor| vendor.prefixes.contains(&prefix));
+    vendor.into_iter().flat_map(|vendor| vendor.prefixes.iter().copied())
+}
+
 /// Returns all vendors.
 pub(super) fn vendors() -> impl Iterator<Item = &'static Vendor> {
     VENDORS.iter()
@@ -169,7 +175,10 @@ impl Vendor {
             return;
         }
         if model.is_none() {
-            let help = format!("set the model to use, such as {prefix}_MODEL={}", self.example);
+            let help =
+                Advice::from(format!("set the model to use, such as {prefix}_MODEL={}, ", self.example));
+            let help = help.with_remedy(Remedy::WriteConfiguration).with_text(", or ");
+            let help = help.with_remedy(Remedy::NameModel);
             found.diagnostics.push(Diagnostic::new(format!("{prefix}_MODEL is not set")).with_help(help));
         }
         let base_url = base_url.and_then(|(name, url)| match parse_base_url_of(&name, &url) {

@@ -8,6 +8,7 @@ use indexmap::IndexMap;
 use serde::Deserialize;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Document, Spans};
+use crate::files::read_at_most;
 use crate::guard::ScopeSettings;
 use crate::pipeline::Defaults;
 use crate::provider::{self, Env, HeaderSource, KeySource, Model, process_env};
@@ -30,6 +31,9 @@ use super::written_keys::WrittenKeys;
 use super::{
     BudgetSettings, FileSettings, RunSettings, ServeSettings, StoreSettings, SupervisorSettings, environment,
 };
+
+/// The largest configuration file.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// The name of a text without a file in diagnostics.
 const TEXT: &str = "configuration";
@@ -241,10 +245,17 @@ impl Config {
         let Discovered { file, is_from_variable, notes } = discover::find(file, pipeline, env);
         let mut config = match file {
             Some(path) => Self::load_file(&path, is_from_variable, purpose, env)?,
-            None => Self::of_environment(purpose, DotEnv::read(Path::new(""))?.without(env), env)?,
+            None => Self::of_environment(purpose, DotEnv::read(Path::new(""))?.without(env)?, env)?,
         };
         config.notes.splice(0..0, notes);
         Ok(if simulate { config.simulated() } else { config })
+    }
+
+    /// Returns whether the environment names the configuration file.
+    #[doc(hidden)]
+    pub fn is_named_by_environment(env: Env<'_>) -> bool {
+        let found = discover::find(None, None, env);
+        found.is_from_variable
     }
 
     /// Returns the file that [`load_as`](Self::load_as) would load, whether it is valid or not. `None` if there is none.
@@ -267,11 +278,11 @@ impl Config {
             let help = Advice::from(Remedy::NameConfiguration).with_text(", or correct this one");
             Diagnostics(vec![diagnostic.with_help(help)])
         };
-        let bytes = std::fs::read(path).map_err(|error| read_error(&error))?;
+        let bytes = read_at_most(path, MAX_FILE_BYTES).map_err(|error| read_error(&error))?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let content = content_of(folder, &bytes);
         let text = String::from_utf8(bytes).map_err(|error| read_error(&error.utf8_error()))?;
-        let dot_env = DotEnv::read(folder)?.without(env);
+        let dot_env = DotEnv::read(folder)?.without(env)?;
         let config = Self::read(Document::parse(&file, &text), &text, folder, purpose, dot_env, env)?;
         Ok(Self { file: Some(path.to_owned()), file_content: Some(content), ..config })
     }

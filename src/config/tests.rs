@@ -278,7 +278,7 @@ fn all_errors_of_the_environment_are_shown() {
     ]);
     let diagnostics = Config::from_env_with(&env).unwrap_err().to_string();
     insta::assert_snapshot!(diagnostics, @r#"
-    OPENAI_MODEL is not set; set the model to use, such as OPENAI_MODEL=gpt-6-luna
+    OPENAI_MODEL is not set; set the model to use, such as OPENAI_MODEL=gpt-6-luna, write a configuration, or name the model
     ANTHROPIC_BASE_URL: the address appears in logs and must not contain a password; put the password into `headers` or `keys`
     ANTHROPIC_MAX_TOKENS: expected a whole number above 0, found "0"
     ANTHROPIC_TEMPERATURE: expected a number from 0 to 2, found "hot"

@@ -87,6 +87,7 @@ fn with_parameter(error: &SourceError) -> String {
         Remedy::SetInputFormat(format) => Some(format!("format={format}")),
         Remedy::Simulate
         | Remedy::UseRealAnswers
+        | Remedy::NameModel
         | Remedy::WriteConfiguration
         | Remedy::NameConfiguration
         | Remedy::AcceptChanges

@@ -662,7 +662,8 @@ impl Daemon {
         if command.one_at_a_time {
             remove_partial_line(&path).map_err(Error::io("read the items"))?;
         }
-        let opened = Source::file(&path, command.format());
+        // The callers of the daemon are not trusted with formats whose parsers are large, or that expand.
+        let opened = Source::file(&path, command.format()).map(Source::with_plain_text_only);
         if command.items.path.is_some() {
             return opened.map_err(|error| Error::invalid(crate::types::error_chain(&error)));
         }

@@ -35,7 +35,7 @@ impl Compiler<'_, '_> {
                     .with_help("it can use only `item`; set `system` in the steps that need the answer"),
             );
         }
-        self.check_references(&source, &references);
+        self.check_references(&source, &references, None);
         Some(TextTemplate::new("defaults.system", text))
     }
 
@@ -63,9 +63,9 @@ impl Compiler<'_, '_> {
         None
     }
 
-    /// Reports referenced names that do not exist.
-    fn check_references(&mut self, source: &TemplateSource<'_>, references: &References) {
-        for error in self.symbols.check_references(references, self.diagnostics.found.room()) {
+    /// Reports names that step `own` references and that do not exist.
+    fn check_references(&mut self, source: &TemplateSource<'_>, references: &References, own: Option<usize>) {
+        for error in self.symbols.check_references(references, own, self.diagnostics.found.room()) {
             let help = dashed_field_advice(source.text, &error.range).unwrap_or(error.help);
             let diagnostic = self.diagnostics.in_template(source, Some(error.range), error.message);
             self.diagnostics.push(diagnostic.with_help(help));
@@ -132,7 +132,7 @@ impl<'s, 'c, 'd> StepCompiler<'s, 'c, 'd> {
             let symbols = self.compiler.symbols;
             let needs = symbols.referenced_steps(&references).filter_map(|step| symbols.step_index(step));
             self.needs.extend(needs);
-            self.compiler.check_references(&source, &references);
+            self.compiler.check_references(&source, &references, Some(self.step));
         }
         name
     }
@@ -145,7 +145,7 @@ impl<'s, 'c, 'd> StepCompiler<'s, 'c, 'd> {
                 None if self.compiler.diagnostics.found.room() == 0 => return,
                 None => {
                     let message = format!("there is no step `{need}`");
-                    let help = self.compiler.symbols.unknown_name_help(need, false);
+                    let help = self.compiler.symbols.unknown_step_help(need, self.step);
                     let keys = ["needs", &number.to_string()];
                     self.compiler.diagnostics.push_at_step(self.step, &keys, message, &help);
                 }

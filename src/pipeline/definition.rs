@@ -9,13 +9,13 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::diagnostics::Diagnostics;
+use crate::files::protected::{FileUse, ProtectedFiles};
 use crate::source::FileSelection;
 use crate::types::{EmbeddingOptions, Fingerprint, Origin, ResponseFormat, RouteName, StepName};
 
 use super::answer_settings::AnswerSettings;
 use super::attach::AttachmentSources;
 use super::graph::Graph;
-use super::protected::{FileUse, ProtectedFiles};
 use super::schema::Schema;
 use super::shared_prefix::StepPrefix;
 use super::template::Templates;
@@ -235,6 +235,22 @@ impl TextTemplate {
         match self {
             Self::Literal(text) => text,
             Self::Template(name) => templates.constant_beginning(name),
+        }
+    }
+
+    /// Returns the source.
+    pub(super) fn source<'t>(&'t self, templates: &'t Templates) -> &'t str {
+        match self {
+            Self::Literal(text) => text,
+            Self::Template(name) => templates.source(name),
+        }
+    }
+
+    /// Returns the variables that it uses: the item and steps.
+    pub(super) fn variables<'t>(&self, templates: &'t Templates) -> &'t [String] {
+        match self {
+            Self::Literal(_) => &[],
+            Self::Template(name) => templates.variables(name),
         }
     }
 

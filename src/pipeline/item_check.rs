@@ -50,9 +50,10 @@ impl Pipeline {
     pub fn check_item(&self, item: &Value, answer: impl Fn(&Step) -> Value) -> Vec<CheckedStep> {
         let mut checked = Vec::with_capacity(self.steps.len());
         let mut answers: Vec<(usize, Value)> = Vec::new();
-        let mut completed_item = Arc::new(item.clone());
+        let item = Arc::new(item.clone());
+        let mut completed_item = item.clone();
         let mut missing: Vec<String> = Vec::new();
-        let mut scope = self.scope_with(&completed_item, &answers);
+        let mut scope = self.scope_with((&completed_item, &item), &answers);
         for index in self.graph.order().iter().copied() {
             let Some(step) = self.steps.get(index) else { continue };
             let mut faults: Vec<TemplateFault> = Vec::new();
@@ -77,7 +78,7 @@ impl Pipeline {
                             break None;
                         }
                         missing.push(path);
-                        scope = self.scope_with(&completed_item, &answers);
+                        scope = self.scope_with((&completed_item, &item), &answers);
                     }
                     Err(DecisionError::Failed(failure)) => {
                         // A replaced field may be the reason for a failure that follows it.
@@ -109,9 +110,14 @@ impl Pipeline {
         checked
     }
 
-    /// Returns the variables of an item whose steps have these answers.
-    fn scope_with(&self, item: &Arc<Value>, answers: &[(usize, Value)]) -> Arc<Scope> {
-        let scope = Arc::new(Scope::new(self.names.clone(), item.clone()));
+    /// Returns the variables of an item whose steps have these answers. Errors name the fields of `original`.
+    fn scope_with(
+        &self,
+        (item, original): (&Arc<Value>, &Arc<Value>),
+        answers: &[(usize, Value)],
+    ) -> Arc<Scope> {
+        let scope = Scope::new(self.names.clone(), item.clone());
+        let scope = Arc::new(scope.with_original(original.clone()));
         answers.iter().for_each(|(step, answer)| scope.set_answer(*step, answer));
         scope
     }
@@ -182,6 +188,8 @@ mod tests {
         assert_eq!(missing(&checked[0]), ["item.txt", "item.sender.name", "item.role"]);
         let StepCheck::Failed(faults) = &checked[0].check else { panic!("{checked:?}") };
         assert!(faults[0].message.ends_with("did you mean `text`?"), "{}", faults[0].message);
+        let has = "`item.role` is undefined; the item has `text`, `sender`";
+        assert!(faults[2].message.ends_with(has), "{faults:?}");
         // A field of a missing field is not reported.
         let nested = "name = \"p\"\n[[step]]\nname = \"a\"\n\
                       prompt = \"{{ item.sender.name }} {{ item.sender.mail.host }} {{ item.txt }}\"\n";

@@ -2,12 +2,13 @@
 //!
 //! Loading continues after an error, so that all errors are reported at once.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Document, nearest};
+use crate::files::protected::{FileUse, ProtectedFiles};
+use crate::files::read_text_at_most;
 use crate::provider::{find_secrets, guess_secrets};
 use crate::types::{CacheTtl, EmbeddingOptions, Fingerprint, ResponseFormat, RouteName, StepName};
 
@@ -19,7 +20,6 @@ use super::compile::{Compiler, StepCompiler};
 use super::definition::{Pipeline, Step};
 use super::embed::{self, embedding_step};
 use super::graph::Graph;
-use super::protected::{FileUse, ProtectedFiles};
 use super::raw::{RawPipeline, RawStep};
 use super::resolve::{SymbolTable, quoted_list};
 use super::schema::{Schema, json_from_toml};
@@ -123,9 +123,13 @@ impl Pipeline {
     }
 }
 
+/// The largest pipeline, and the largest schema in a file.
+const MAX_PIPELINE_BYTES: u64 = 16 << 20;
+const MAX_SCHEMA_FILE_BYTES: u64 = 64 << 20;
+
 /// Reads the text of a pipeline.
 pub(super) fn read(path: &Path) -> Result<String, Diagnostics> {
-    fs::read_to_string(path).map_err(|error| {
+    read_text_at_most(path, MAX_PIPELINE_BYTES).map_err(|error| {
         let message = format!("cannot read the pipeline {}: {error}", path.display());
         Diagnostics(vec![Diagnostic::new(message)])
     })
@@ -465,7 +469,7 @@ fn shared_prefix(step: &Step, templates: &Templates, ttl: CacheTtl) -> Option<St
 }
 
 fn read_json(path: &Path) -> Result<Value, String> {
-    let text =
-        fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let text = read_text_at_most(path, MAX_SCHEMA_FILE_BYTES)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     serde_json::from_str(&text).map_err(|error| format!("{} is not JSON: {error}", path.display()))
 }

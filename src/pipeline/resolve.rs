@@ -9,6 +9,7 @@ use crate::diagnostics::nearest;
 use crate::types::StepName;
 
 use super::schema::Schema;
+use super::starter::field_expression;
 use super::symbols::{References, SymbolInfo};
 use super::template::FUNCTIONS;
 use super::validate::AnswerValidator;
@@ -68,17 +69,42 @@ impl<'k> SymbolTable<'k> {
             .filter(|name| *name != "item" && self.step_index(name).is_some())
     }
 
-    /// Returns help for an unknown name: the similar name, or all valid names.
-    pub(super) fn unknown_name_help(&self, wrong: &str, with_item: bool) -> String {
-        let is_first =
-            |(index, name): &(usize, &str)| self.is_nameable(name) && self.step_index(name) == Some(*index);
-        let steps =
-            self.names.iter().map(StepName::as_str).enumerate().filter(is_first).map(|(_, name)| name);
-        let known: Vec<&str> = with_item.then_some("item").into_iter().chain(steps).collect();
+    /// Returns help for the name of a step that step `own` needs and that does not exist: the similar name, or all valid
+    /// names.
+    pub(super) fn unknown_step_help(&self, wrong: &str, own: usize) -> String {
+        let known: Vec<&str> = self.other_steps(Some(own)).collect();
         match nearest(wrong, known.iter().copied()) {
             Some(meant) => format!("did you mean `{meant}`?"),
+            None if known.is_empty() => "the pipeline has no other step".to_owned(),
             None => format!("known here: {}", quoted_list(known.into_iter())),
         }
+    }
+
+    /// Returns help for an unknown name in a template of step `own`: the similar name, or how fields are written. A default
+    /// template belongs to no step.
+    fn unknown_name_help(&self, wrong: &str, own: Option<usize>) -> String {
+        let is_field = self.schemas.get("item").is_some_and(|schema| schema.has_property(wrong));
+        if is_field {
+            return format!("did you mean `{}`?", field_expression(wrong));
+        }
+        if let Some(meant) = nearest(wrong, ["item"].into_iter().chain(self.other_steps(own))) {
+            return format!("did you mean `{meant}`?");
+        }
+        let known = quoted_list(["item"].into_iter().chain(self.other_steps(own)));
+        format!(
+            "fields of the item are written item.NAME, such as `{}`; known here: {known}",
+            field_expression(wrong)
+        )
+    }
+
+    /// Returns the names of the steps that templates of step `own` can reference: not its own, because a step cannot wait
+    /// for its own answer.
+    fn other_steps(&self, own: Option<usize>) -> impl Iterator<Item = &str> {
+        let names = self.names.iter().map(StepName::as_str).enumerate();
+        let is_meant = move |(index, name): &(usize, &str)| {
+            self.is_nameable(name) && self.step_index(name) == Some(*index) && own != Some(*index)
+        };
+        names.filter(is_meant).map(|(_, name)| name)
     }
 
     /// Returns whether templates can reference a step of this name. A step without a name has a placeholder with a
@@ -87,8 +113,13 @@ impl<'k> SymbolTable<'k> {
         !name.contains(' ')
     }
 
-    /// Returns the errors of the referenced names that do not exist, at most `max`.
-    pub(super) fn check_references(&self, references: &References, max: usize) -> Vec<ReferenceError> {
+    /// Returns the errors of the names that step `own` references and that do not exist, at most `max`.
+    pub(super) fn check_references(
+        &self,
+        references: &References,
+        own: Option<usize>,
+        max: usize,
+    ) -> Vec<ReferenceError> {
         let mut errors = Vec::new();
         for (name, range) in &references.variables {
             if name == "item" || self.step_index(name).is_some() || FUNCTIONS.contains(&name.as_str()) {
@@ -100,7 +131,7 @@ impl<'k> SymbolTable<'k> {
             errors.push(ReferenceError {
                 range: range.clone(),
                 message: format!("unknown name `{name}`"),
-                help: self.unknown_name_help(name, true),
+                help: self.unknown_name_help(name, own),
             });
         }
         for (path, range) in &references.paths {

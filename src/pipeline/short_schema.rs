@@ -35,7 +35,10 @@ pub enum ShortSchemaError {
     #[error("the field {0:?} is there twice")]
     Repeated(String),
     /// A type is not known.
-    #[error("{name:?} has the type {found:?}; the types are text, int, number, bool and list{}", suggestion(.nearest))]
+    #[error(
+        "{name:?} has the type {found:?}; a name is one word, and the types are text, int, number, bool and list{}",
+        suggestion(.nearest)
+    )]
     Type {
         /// The name of the field.
         name: String,

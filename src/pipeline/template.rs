@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use minijinja::value::{Object, Value, ValueKind};
+use minijinja::value::{Object, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, escape_formatter};
 use serde_json::Value as Json;
 
@@ -39,12 +39,12 @@ pub(crate) struct Templates {
     constants: BTreeMap<String, ConstantPart>,
 }
 
-/// The part of a template that is the same for every item.
+/// What of a template is the same for every item, and what it takes from the item and from steps.
 #[derive(Debug)]
 struct ConstantPart {
     beginning: Box<str>,
-    /// Whether all of the rendered text is the same.
-    is_whole: bool,
+    /// The variables that the template does not define itself. Without any, all of the rendered text is the same.
+    variables: Box<[String]>,
 }
 
 /// Why a template was not rendered.
@@ -141,8 +141,8 @@ impl Templates {
             vec![CompileError { range, ..CompileError::of(&error) }]
         })?;
         self.sources.insert(name.to_owned(), (source.into(), source_map));
-        let is_whole = references.variables.is_empty();
-        let constant = ConstantPart { beginning: constant_beginning.into(), is_whole };
+        let variables = references.variables.keys().cloned().collect();
+        let constant = ConstantPart { beginning: constant_beginning.into(), variables };
         self.constants.insert(name.to_owned(), constant);
         Ok(references)
     }
@@ -154,8 +154,18 @@ impl Templates {
 
     /// Returns the source of a template whose rendered text is the same for every item.
     pub(super) fn constant_source(&self, name: &str) -> Option<&str> {
-        self.constants.get(name).filter(|constant| constant.is_whole)?;
+        self.constants.get(name).filter(|constant| constant.variables.is_empty())?;
         self.sources.get(name).map(|(source, _)| &**source)
+    }
+
+    /// Returns the source of a template.
+    pub(super) fn source(&self, name: &str) -> &str {
+        self.sources.get(name).map_or("", |(source, _)| source)
+    }
+
+    /// Returns the variables that a template does not define itself.
+    pub(super) fn variables(&self, name: &str) -> &[String] {
+        self.constants.get(name).map_or(&[], |constant| &constant.variables)
     }
 
     /// Renders a template.
@@ -242,22 +252,54 @@ fn names_missing_value(detail: &str) -> bool {
 /// Maximum number of an item's fields that an undefined name is compared with.
 const MAX_COMPARED_FIELDS: usize = 1_000;
 
-/// Returns `; did you mean ..?` with the field that the last name of a path such as `item.nmae` probably means.
-/// Empty if no field is similar.
+/// Maximum number of fields that an error lists.
+const MAX_LISTED_FIELDS: usize = 10;
+
+/// Longest name of a field that an error shows, in characters.
+const MAX_SHOWN_NAME_CHARS: usize = 60;
+
+/// Returns `; did you mean ..?` with the field that the last name of a path such as `item.nmae` probably means, or else
+/// the fields that there are. Empty if the value that should have the field is no map, or has none.
 fn suggestion(path: &str, scope: &Value) -> String {
     let find = || {
-        let (parent, wrong) = path.rsplit_once('.')?;
-        let is_name = |name: &str| name.chars().all(|letter| letter.is_alphanumeric() || letter == '_');
-        let mut value = scope.clone();
-        for name in parent.split('.') {
-            value = value.get_attr(name).ok().filter(|_| is_name(name))?;
-        }
-        let is_object = is_name(wrong) && value.kind() == ValueKind::Map;
-        let fields: Vec<Value> =
-            value.try_iter().ok().filter(|_| is_object)?.take(MAX_COMPARED_FIELDS).collect();
-        nearest(wrong, fields.iter().filter_map(Value::as_str)).map(str::to_owned)
+        let (parent, wrong) = last_name(path)?;
+        let view = scope.downcast_object_ref::<StepScope>()?;
+        let mut names = parent.split('.');
+        let root = view.json(names.next()?)?;
+        let fields = names.try_fold(root, |value, name| value.get(name))?.as_object()?;
+        let known = fields.keys().take(MAX_COMPARED_FIELDS).map(String::as_str);
+        Some(match nearest(wrong, known) {
+            Some(name) => format!("; did you mean `{}`?", shown_name(name)),
+            None if fields.is_empty() => String::new(),
+            None => {
+                let owner = if parent == "item" { "the item".to_owned() } else { format!("`{parent}`") };
+                let listed = fields.keys().take(MAX_LISTED_FIELDS);
+                let listed: Vec<String> = listed.map(|name| format!("`{}`", shown_name(name))).collect();
+                let more = match fields.len() - listed.len() {
+                    0 => String::new(),
+                    more => format!(", and {more} more"),
+                };
+                format!("; {owner} has {}{more}", listed.join(", "))
+            }
+        })
     };
-    find().map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
+    find().unwrap_or_default()
+}
+
+/// Returns the last name of a path such as `item.name` or `item["name"]`, and the path before it.
+fn last_name(path: &str) -> Option<(&str, &str)> {
+    let subscript = |end: &str, start: &str| path.strip_suffix(end)?.rsplit_once(start);
+    let is_name = |name: &str| name.chars().all(|letter| letter.is_alphanumeric() || letter == '_');
+    let attribute = || path.rsplit_once('.').filter(|(_, name)| is_name(name));
+    subscript("\"]", "[\"").or_else(|| subscript("']", "['")).or_else(attribute)
+}
+
+/// Returns the name of a field for an error.
+fn shown_name(name: &str) -> String {
+    match name.char_indices().nth(MAX_SHOWN_NAME_CHARS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 /// Longest reason in a failure message, in bytes.
@@ -294,6 +336,8 @@ impl ItemHolder for Json {
 pub(crate) struct Scope {
     names: Arc<[StepName]>,
     item: Arc<dyn ItemHolder>,
+    /// The item whose fields errors name, if it is another: `item` may have placeholders for fields that it lacks.
+    original: Option<Arc<dyn ItemHolder>>,
     /// The item as a template value, converted on first use.
     item_value: OnceLock<Value>,
     answers: Box<[OnceLock<Arc<Json>>]>,
@@ -304,7 +348,12 @@ impl Scope {
     pub(crate) fn new(names: Arc<[StepName]>, item: Arc<dyn ItemHolder>) -> Self {
         let answers = names.iter().map(|_| OnceLock::new()).collect();
         let answer_values = names.iter().map(|_| OnceLock::new()).collect();
-        Self { names, item, item_value: OnceLock::new(), answers, answer_values }
+        Self { names, item, original: None, item_value: OnceLock::new(), answers, answer_values }
+    }
+
+    /// Sets the item whose fields errors name.
+    pub(crate) fn with_original(self, original: Arc<dyn ItemHolder>) -> Self {
+        Self { original: Some(original), ..self }
     }
 
     /// Records a step's answer. A second answer is ignored.
@@ -348,6 +397,22 @@ struct StepScope {
     needs: Box<[usize]>,
 }
 
+impl StepScope {
+    /// Returns the step of this name, if it is visible.
+    fn step(&self, name: &str) -> Option<usize> {
+        let has_name = |step: &usize| self.scope.names.get(*step).is_some_and(|step| step.as_str() == name);
+        self.needs.iter().copied().find(has_name)
+    }
+
+    /// Returns the value of a variable as JSON.
+    fn json(&self, name: &str) -> Option<&Json> {
+        if name == "item" {
+            return Some(self.scope.original.as_ref().unwrap_or(&self.scope.item).item());
+        }
+        self.scope.answers.get(self.step(name)?)?.get().map(|answer| &**answer)
+    }
+}
+
 impl Object for StepScope {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         self.get_value_by_str(key.as_str()?)
@@ -357,8 +422,7 @@ impl Object for StepScope {
         if key == "item" {
             return Some(self.scope.item());
         }
-        let has_name = |step: &&usize| self.scope.names.get(**step).is_some_and(|name| name.as_str() == key);
-        self.scope.answer_value(*self.needs.iter().find(has_name)?)
+        self.scope.answer_value(self.step(key)?)
     }
 }
 

@@ -41,6 +41,7 @@ use super::job::Job;
 use super::messages::{FollowUp, InputError, ItemRecipients, OutputEnded, RequestEnded};
 use super::metrics::{ItemInProgress, RunCounts, RunHolding};
 use super::persistence::RunPersistence;
+use super::preview::ResultPreview;
 use super::progress::Progress;
 use super::report::{Report, RunOutcome};
 use super::setup::RunSetup;
@@ -48,8 +49,8 @@ use super::stats::RunStats;
 use super::warmup_gate::WarmupGates;
 use super::window::Window;
 use super::writer::{OutputRecord, RunOutput};
+use crate::files::protected::ProtectedFiles;
 use crate::pipeline::definition::Pipeline;
-use crate::pipeline::protected::ProtectedFiles;
 
 /// Interval at which progress is published and the window is updated.
 const TICK: Duration = Duration::from_millis(100);
@@ -88,7 +89,9 @@ pub struct Run {
     /// The run's own address, to which its items send their messages and exits.
     own: Option<(Arc<ItemRecipients>, Recipient<ChildExited>)>,
     /// Whether lines have the fields of their items.
-    needs_item: bool,
+    lines_need_item: bool,
+    /// Keeps the first lines, with fields of their items.
+    preview: Option<ResultPreview>,
     inbox: Inbox,
     in_flight: BTreeMap<u64, ActiveItem>,
     next_id: u64,
@@ -102,6 +105,8 @@ pub struct Run {
     input_read: Option<f64>,
     /// The number of records of the input, as far as it is known.
     input_count: ItemCount,
+    /// The number of records of the whole input, as far as it is known.
+    input_total: ItemCount,
     /// Whether the input was read to its end.
     input_ended: bool,
     /// Where answers and results are stored, if they are.
@@ -244,7 +249,8 @@ impl Run {
             progress: setup.progress,
             report: Some(setup.report),
             own: None,
-            needs_item: output.lines.needs_item(),
+            lines_need_item: output.lines.needs_item(),
+            preview: output.preview.clone(),
             inbox: Inbox::default(),
             in_flight: BTreeMap::new(),
             next_id: 0,
@@ -254,6 +260,7 @@ impl Run {
             entries: 0,
             input_read: None,
             input_count: reader.count(),
+            input_total: reader.total(),
             input_ended: false,
             items_meter: Meter::new(now),
             calls_meter: Meter::new(now),

@@ -8,8 +8,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
-
+use crate::files::beneath::open_beneath;
 use crate::pipeline::attach::{AttachmentSources, FileAttachment};
 
 /// Longest path that is looked up, in bytes; no system opens a longer one.
@@ -146,22 +145,6 @@ fn without_parents(path: &Path) -> PathBuf {
         }
     }
     written
-}
-
-/// Opens `inside`, which has no links, from `folder`. A component that has become a link meanwhile is not
-/// followed, and a pipe does not block.
-fn open_beneath(folder: &Path, inside: &Path) -> io::Result<File> {
-    let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut at = openat(CWD, folder, directory, Mode::empty())?;
-    let mut names = inside.components().peekable();
-    while let Some(name) = names.next() {
-        let flags = match names.peek() {
-            Some(_) => directory | OFlags::NOFOLLOW,
-            None => OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-        };
-        at = openat(&at, name.as_os_str(), flags, Mode::empty())?;
-    }
-    Ok(File::from(at))
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ use super::step_log::{StepLog, store_result};
 use super::step_request::{
     Resend, ReturnedRequest, SentRequest, is_deferred, resend, returns_if_resendable, send,
 };
+use crate::files::protected::ProtectedFiles;
 use crate::pipeline::item_state::ItemState;
-use crate::pipeline::protected::ProtectedFiles;
 use crate::pipeline::step_request::{AnswerCheck, StepRequest};
 
 /// How processing ended.

@@ -14,8 +14,8 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::allowed_folders::{PathError, find};
 use super::file_stamp::stamp;
+use crate::files::protected::{FileUse, ProtectedFiles};
 use crate::pipeline::attach::{Attachment, FileAttachment};
-use crate::pipeline::protected::{FileUse, ProtectedFiles};
 use crate::store::FileStamp;
 use crate::types::{Class, Failure, Media, MediaData, Part};
 

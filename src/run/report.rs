@@ -210,7 +210,8 @@ pub struct Unprocessed {
     /// Its fraction, from 0 to 1, of the bytes of a file or of the number of values. `None` if the size of the
     /// input is unknown.
     pub fraction: Option<f64>,
-    /// Estimated number of its entries, from the average length of those before. `None` as above.
+    /// Number of its entries: exact if those of the input were counted, else estimated from the average length of those
+    /// before. `None` as above.
     pub estimated_items: Option<u64>,
 }
 
@@ -218,9 +219,15 @@ impl Unprocessed {
     /// An unknown part of an input.
     pub const UNKNOWN: Self = Self { fraction: None, estimated_items: None };
 
-    /// Computes the unprocessed part from the number of started entries and the fraction of the input that was
-    /// read.
-    pub(super) fn after(started: u64, read: Option<f64>) -> Self {
+    /// Computes the unprocessed part from the number of started entries, the fraction of the input that was read, and the
+    /// number of all entries, if that is known.
+    pub(super) fn after(started: u64, read: Option<f64>, total: Option<u64>) -> Self {
+        // What was read to its end has no rest, whatever a file that has changed had before.
+        let is_read = read.is_some_and(|read| read >= 1.0);
+        if let Some(total) = total.filter(|total| *total > 0 && !is_read) {
+            let rest = total.saturating_sub(started);
+            return Self { fraction: Some(rest as f64 / total as f64), estimated_items: Some(rest) };
+        }
         let fraction = read.map(|read| (1.0 - read).clamp(0.0, 1.0));
         let known = read.filter(|read| *read > 0.0 && started > 0);
         let estimated_items =
@@ -380,4 +387,24 @@ pub struct ErrorCount {
     pub count: u64,
     /// Message of the first occurrence.
     pub example: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_part_that_was_not_started_is_that_of_the_known_total() {
+        let after = |started, read, total| {
+            let Unprocessed { fraction, estimated_items } = Unprocessed::after(started, read, total);
+            (fraction, estimated_items)
+        };
+        // The first items are shorter than the others.
+        assert_eq!(after(64, Some(0.11), Some(500)), (Some(436.0 / 500.0), Some(436)));
+        assert_eq!(after(64, None, Some(500)), (Some(436.0 / 500.0), Some(436)));
+        assert_eq!(after(3, Some(1.0), Some(500)), (Some(0.0), Some(0)), "it was read to its end");
+        assert_eq!(after(0, Some(0.0), Some(500)), (Some(1.0), Some(500)));
+        assert_eq!(after(10, Some(0.25), None), (Some(0.75), Some(30)));
+        assert_eq!(after(10, None, None), (None, None));
+    }
 }

@@ -16,8 +16,8 @@ use super::metrics::RunMetrics;
 use super::persistence::RunPersistence;
 use super::progress::Progress;
 use super::report::Report;
+use crate::files::protected::ProtectedFiles;
 use crate::pipeline::definition::Pipeline;
-use crate::pipeline::protected::ProtectedFiles;
 
 /// The parts from which a run is created.
 #[derive(Debug)]

@@ -166,6 +166,7 @@ pub(super) async fn write(
                 | sink::Error::Directory { .. }
                 | sink::Error::SameFile { .. }
                 | sink::Error::NotOwned { .. }
+                | sink::Error::Extended { .. }
                 | sink::Error::RealAnswers { .. }
                 | sink::Error::InUse { .. }
                 | sink::Error::NotAFile { .. }
@@ -359,9 +360,10 @@ impl Writer<'_> {
             after = last.head.number;
             for item in page.iter().filter(|item| persistence.needs_line(item.head.number)) {
                 if let Some(mut line) = output_line::from_stored(steps.iter(), item, item.head.line) {
-                    if self.lines.needs_item() {
+                    let is_previewed = self.preview.as_ref().is_some_and(ResultPreview::has_space);
+                    if self.lines.needs_item() || is_previewed {
                         line.item = output_line::stored_fields(item);
-                        if line.item.is_none() {
+                        if line.item.is_none() && self.lines.needs_item() {
                             // The item was not read in this session, and its fields are not stored: an original file
                             // that has its line is kept.
                             self.lines.mark_lines_missing();
@@ -377,11 +379,15 @@ impl Writer<'_> {
     }
 
     /// Writes a line. Its memory is released when it is written.
-    async fn write(&mut self, line: Line, memory: HeldMemory) {
+    async fn write(&mut self, mut line: Line, memory: HeldMemory) {
         if self.failure.is_some() || self.unsaved.is_some() {
             return;
         }
-        self.preview.iter().for_each(|preview| preview.add(&line));
+        if let Some(preview) = &self.preview {
+            preview.add(&line);
+            // Only the preview may have needed them.
+            line.item = line.item.filter(|_| self.lines.needs_item());
+        }
         match self.abort_deadline.within_deadline(self.lines.write_with_memory(line, memory)).await {
             Some(result) => self.record_result(result),
             // A line is missing: an original file is kept if it holds more.

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use crate::run::History;
 use crate::source::{Source, ValueError};
 use crate::store::{self, ItemNumber, RunNumber, Store, StoredItem};
-use crate::types::Class;
+use crate::types::{Class, ItemKey};
 
 use super::error::Error;
 use super::resume::PreparedRun;
@@ -77,7 +77,7 @@ struct FailedItemReader {
 }
 
 impl Iterator for FailedItemReader {
-    type Item = Result<(u64, Value), ValueError>;
+    type Item = Result<(u64, ItemKey, Value), ValueError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let next = self.retried.items.pop_front()?;
@@ -86,7 +86,7 @@ impl Iterator for FailedItemReader {
 }
 
 impl FailedItemReader {
-    fn item(&mut self, next: ItemNumber) -> Result<(u64, Value), ValueError> {
+    fn item(&mut self, next: ItemNumber) -> Result<(u64, ItemKey, Value), ValueError> {
         // The page also has failed items that are not processed again.
         while self.page.front().is_some_and(|item| item.head.number < next) {
             self.page.pop_front();
@@ -100,7 +100,8 @@ impl FailedItemReader {
         let item = item.ok_or_else(|| format!("item {next} is not in the store any more"))?;
         let input = item.head.input.as_deref();
         let input = input.ok_or_else(|| format!("the fields of item {next} are not in the store"))?;
-        Ok((item.head.line, serde_json::from_str(input)?))
+        let fields = serde_json::from_str(input)?;
+        Ok((item.head.line, item.head.key, fields))
     }
 }
 

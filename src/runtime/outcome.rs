@@ -2,6 +2,7 @@
 //! writes.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -135,15 +136,24 @@ impl StoredOutcome {
 
     /// Records the run's files at the end of a session that has opened `files`; a file that was removed in the
     /// meantime has another identity now. Where a file was not written, only a file that was recorded before
-    /// belongs to the run.
-    pub(super) fn record_closed(&mut self, files: &[WrittenFile], is_written: bool) {
+    /// belongs to the run. `lengths` are those of what was written.
+    pub(super) fn record_closed(
+        &mut self,
+        files: &[WrittenFile],
+        is_written: bool,
+        lengths: &[(PathBuf, u64)],
+    ) {
         for file in files {
             let Ok(Some(now)) = WrittenFile::at(file.path()) else { continue };
             let known = self.outputs.iter().find(|known| known.is_same_file(&now));
             match known {
-                _ if is_written => self.replace_at_path(now.with_beginning_of(file)),
+                _ if is_written => {
+                    let length = lengths.iter().find(|(path, _)| path == file.path());
+                    let bytes = length.map(|(_, bytes)| *bytes);
+                    self.replace_at_path(now.with_beginning_of(file).with_bytes(bytes));
+                }
                 Some(known) => {
-                    let now = now.with_beginning_of(known);
+                    let now = now.with_beginning_of(known).with_bytes(known.bytes());
                     self.replace_at_path(now);
                 }
                 None => {}

@@ -38,7 +38,7 @@ pub async fn record_written(store: &dyn Store, run: RunNumber, path: &Path) -> R
     let mut outcome = stored_outcome(&known);
     let unread = |source| Error::System { what: "reading the output again", source };
     if let Some(file) = WrittenFile::at(path).map_err(unread)? {
-        outcome.replace_at_path(file.with_present_beginning().map_err(unread)?);
+        outcome.replace_at_path(file.with_present_content().map_err(unread)?);
     }
     // Writing a copy of its lines does not count as activity of the run.
     Ok(store.record_outcome(run, &serde_json::to_value(outcome).unwrap_or_default()).await?)

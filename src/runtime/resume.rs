@@ -1,15 +1,16 @@
 //! Prepares a run, which resumes a stored run or is new, and begins its session.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use crate::ledger::Ledger;
-use crate::pipeline::{Pipeline, RunManifest, TargetManifest};
+use crate::pipeline::{FileUse, Pipeline, ProtectedFiles, RunManifest, TargetManifest};
 use crate::provider::{Model, Settings};
-use crate::run::{AnswerCache, ModelIdentities, RunPersistence};
+use crate::run::{AnswerCache, ItemSet, ModelIdentities, RunPersistence};
 use crate::sink::{OutputOwner, ReplaceableFile, RowLayout, WrittenFile};
 use crate::source::{Entry, Source};
 use crate::store::{self, RunLock, RunMetadata, RunNumber, RunState, RunTotals, Store};
@@ -121,18 +122,24 @@ impl PreparedRun {
         self.additional_files.push(file);
     }
 
-    /// Returns whether a source has an item of the run, by its key. A run without items has one in every source.
+    /// Counts the items of earlier sessions that `source` does not have. A file in place of a moved one has all of them.
     ///
     /// # Errors
-    /// If the source or the store cannot be read.
+    /// If the items or the store cannot be read.
     #[doc(hidden)]
-    pub async fn has_item_of(&self, source: Source) -> Result<bool, Error> {
-        let Some(existing) = &self.existing else { return Ok(true) };
-        if existing.totals.open + existing.totals.finished() == 0 {
-            return Ok(true);
+    pub async fn count_missing(&self, mut source: Source) -> Result<u64, Error> {
+        let mut used = ProtectedFiles::default();
+        self.store_files().iter().for_each(|file| used.add(FileUse::Store, file));
+        source.leave_out(&used);
+        let Some(existing) = &self.existing else { return Ok(0) };
+        let known = existing.totals.open + existing.totals.finished();
+        if known == 0 {
+            return Ok(0);
         }
         let mut reader = source.read().map_err(Error::Source)?;
         let mut keys: Vec<ItemKey> = Vec::with_capacity(KEYS_PER_LOOK_UP);
+        let mut seen = ItemSet::default();
+        let mut found = 0;
         loop {
             let next = reader.next().await.transpose().map_err(Error::Source)?;
             let is_end = next.is_none();
@@ -143,9 +150,14 @@ impl PreparedRun {
             if keys.len() < KEYS_PER_LOOK_UP && !is_end {
                 continue;
             }
-            let found = self.options.store.look_up(existing.run.number, &keys).await?;
-            if found.iter().any(Option::is_some) || is_end {
-                return Ok(found.iter().any(Option::is_some));
+            for item in self.options.store.look_up(existing.run.number, &keys).await?.into_iter().flatten() {
+                if !seen.contains(item.head.number) {
+                    seen.insert(item.head.number);
+                    found += 1;
+                }
+            }
+            if is_end || found >= known {
+                return Ok(known.saturating_sub(found));
             }
             keys.clear();
         }
@@ -153,6 +165,11 @@ impl PreparedRun {
 
     pub(super) fn store(&self) -> &Arc<dyn Store> {
         &self.options.store
+    }
+
+    /// Returns the files of the store. The lock of a run that has no number yet is known by its name.
+    pub(super) fn store_files(&self) -> Vec<PathBuf> {
+        self.options.store.files(self.id().unwrap_or(CREATION_LOCK))
     }
 
     /// Returns the cap that was set for the run, now or in an earlier session.

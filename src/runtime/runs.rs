@@ -1,7 +1,7 @@
 //! Methods of the handle that start runs and check their caps.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indexmap::IndexSet;
@@ -27,7 +27,6 @@ use super::pause_options::PauseOptions;
 use super::pointsman::Pointsman;
 use super::resume::PreparedRun;
 use super::run::{self, RunHandle};
-use super::session::ActiveSession;
 
 impl Pointsman {
     /// Starts a run that sends the items of `source` through `pipeline`. Nothing is stored, so it cannot be resumed;
@@ -114,6 +113,12 @@ impl Pointsman {
         budgets.check_prices(usable, targets.map(|target| target.name.clone()), capped)
     }
 
+    /// Leaves out the files that the program uses from a source of files, for a look at the items before their run.
+    #[doc(hidden)]
+    pub fn leave_out_used_files(&self, pipeline: &Pipeline, source: &mut Source) {
+        source.leave_out(&protected_files(&self.current().config, pipeline, None, &[], &[]));
+    }
+
     /// Starts a run in a task of its own, so that a caller which is dropped while it waits leaves no half-started
     /// run. A run that has begun by then is cancelled and closed.
     async fn begin_run(
@@ -166,12 +171,18 @@ impl PendingRun {
         source: Source,
         mut output: RunOutput,
     ) -> Result<RunHandle, Error> {
-        let Self { pipeline, terms, notes, prepared, open } = self;
+        let Self { pipeline, terms, mut notes, prepared, open } = self;
         let RunTerms { cap, pause, scope } = terms;
         let validator = pipeline.clone();
-        let source = source.with_check(move |item| validator.validate_item(item));
+        let mut source = source.with_check(move |item| validator.validate_item(item));
         let input = InputFile::of(&source);
         let input_path = source.path().map(Path::to_owned);
+        let of_store = prepared.as_ref().map(PreparedRun::store_files).unwrap_or_default();
+        let written = outputs::output_files(&output);
+        let config = &pointsman.current().config;
+        let used = protected_files(config, &pipeline, input_path.as_deref(), &written, &of_store);
+        source.leave_out(&used);
+        notes.extend(skipped_note(source.skipped_files()));
         // Before anything is stored: a source that cannot be read leaves no trace in the store.
         let mut reader = source.read().map_err(Error::Source)?;
         let mut layout = RowLayout::new(outputs::step_columns(&pipeline));
@@ -197,8 +208,9 @@ impl PendingRun {
         };
         let current = pointsman.current();
         let config = &current.config;
+        let of_store = session.as_ref().map(|session| session.store.files(session.run())).unwrap_or_default();
         let protected =
-            Arc::new(protected_files(config, &pipeline, input_path.as_deref(), &files, session.as_ref()));
+            Arc::new(protected_files(config, &pipeline, input_path.as_deref(), &files, &of_store));
         // If two processes begin one run at once, the other one may have set a cap and a scope.
         let cap = match &session {
             Some(session) => MaxCost::or_configured(session.outcome.max_cost, config.budget.run),
@@ -254,18 +266,26 @@ fn run_routes(routes: &SharedRoutes, pipeline: &Pipeline) -> Vec<RunRoute> {
     names.into_iter().filter_map(route).collect()
 }
 
-/// Returns the files that items of a run may not attach.
+/// Returns the note on files of a folder that are no items because the program uses them.
+fn skipped_note(number: usize) -> Option<String> {
+    match number {
+        0 => None,
+        1 => Some("skipped 1 file that the program itself uses".to_owned()),
+        number => Some(format!("skipped {number} files that the program itself uses")),
+    }
+}
+
+/// Returns the files that items of a run may neither be nor attach.
 fn protected_files(
     config: &Config,
     pipeline: &Pipeline,
     input: Option<&Path>,
     outputs: &[WrittenFile],
-    session: Option<&ActiveSession>,
+    of_store: &[PathBuf],
 ) -> ProtectedFiles {
     let mut files = pipeline.protected().clone();
     config.secret_files().for_each(|file| files.add(FileUse::Secret, file));
     config.store.url.files().iter().for_each(|file| files.add(FileUse::Store, file));
-    let of_store = session.map(|session| session.store.files(session.run())).unwrap_or_default();
     of_store.iter().for_each(|file| files.add(FileUse::Store, file));
     config.file().into_iter().for_each(|file| files.add(FileUse::Configuration, file));
     input.into_iter().for_each(|file| files.add(FileUse::Input, file));

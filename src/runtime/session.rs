@@ -135,6 +135,8 @@ impl ActiveSession {
         let rejected = self.rejected_records(ending);
         let input_fields = self.input_fields(ending.ended());
         let unprocessed = self.unprocessed(ending);
+        let lengths: Vec<(PathBuf, u64)> =
+            self.written_lengths.iter().map(|written| (written.path().to_owned(), written.bytes())).collect();
         let files = if state == RunState::Completed {
             let files = self.files;
             let input = self.input;
@@ -161,7 +163,7 @@ impl ActiveSession {
         let own_steps = self.own_steps;
         let has_report = matches!(ending, SessionEnd::Reported(_));
         let mut outcome = self.outcome;
-        outcome.record_closed(&self.outputs, is_written);
+        outcome.record_closed(&self.outputs, is_written, &lengths);
         let StoredOutcome { outputs, replaceable, max_cost, scope, fresh, lost_session, mut layout, .. } =
             outcome;
         let retry = self.persistence.retry_classes.clone();

@@ -37,6 +37,12 @@ pub enum Error {
         /// The file.
         name: String,
     },
+    /// The run wrote the file, and it is longer now.
+    #[error("another program has added to {name} since this run wrote it; {}", not_owned_advice())]
+    Extended {
+        /// The file.
+        name: String,
+    },
     /// The file holds real answers, and the run is simulated.
     #[error("{name} holds real answers, which a simulated run never replaces; name another file to write to")]
     RealAnswers {
@@ -178,7 +184,7 @@ impl Error {
     /// Returns what the user can do about it, if that includes a remedy. The message ends with it.
     pub fn advice(&self) -> Option<Advice> {
         match self {
-            Self::NotOwned { .. } => Some(not_owned_advice()),
+            Self::NotOwned { .. } | Self::Extended { .. } => Some(not_owned_advice()),
             Self::NotAFile { .. } => Some(Remedy::WriteToFile.into()),
             Self::Open { .. }
             | Self::Directory { .. }

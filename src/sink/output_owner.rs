@@ -21,6 +21,9 @@ const READ_BLOCK_BYTES: usize = 1 << 20;
 /// Parquet file. Another program may have written to the file since.
 const KNOWN_PREFIXES: [&[u8]; 5] = [b"{\"key\":", b"{\"line\":", b"{\n  \"", CSV_PREFIX, PARQUET_MAGIC];
 
+/// Beginnings of a line of a run in JSON: a result, or a reject.
+const LINE_PREFIXES: [&[u8]; 2] = [b"{\"key\":", b"{\"line\":"];
+
 /// Beginning of the CSV header of earlier versions.
 const CSV_PREFIX: &[u8] = b"key,line,status,";
 
@@ -37,6 +40,9 @@ pub(super) const REAL_PARQUET_KEY: &str = "pointsman.real_results";
 /// Most bytes of the metadata of a Parquet file that are searched. They grow with its groups of rows.
 const MAX_PARQUET_METADATA_BYTES: u64 = 256 << 20;
 
+/// Most bytes of a table without rows: of the names of its columns.
+const MAX_HEADER_BYTES: u64 = 1 << 20;
+
 /// Bytes at the beginning of a file by which it is recognized.
 const BEGINNING_BYTES: usize = 64;
 
@@ -52,6 +58,10 @@ pub struct WrittenFile {
     /// all runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     beginning: Vec<u8>,
+    /// The length with which the run has left it; `None` while it is written, or if that is not known. What is longer has an
+    /// addition of another program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
 }
 
 impl WrittenFile {
@@ -59,7 +69,7 @@ impl WrittenFile {
     pub(super) fn of(path: &Path, metadata: &Metadata) -> Self {
         let (device, inode) = device_and_inode(metadata);
         let created = metadata.created().ok().and_then(nanoseconds);
-        Self { path: path.to_owned(), device, inode, created, beginning: Vec::new() }
+        Self { path: path.to_owned(), device, inode, created, beginning: Vec::new(), bytes: None }
     }
 
     /// Sets the header with which the run begins the file.
@@ -78,16 +88,28 @@ impl WrittenFile {
         Self { beginning: other.beginning.clone(), ..self }
     }
 
-    /// Returns the file with the beginning that it has now.
+    /// Returns the length with which the run has left the file, if that is known.
+    pub(crate) fn bytes(&self) -> Option<u64> {
+        self.bytes
+    }
+
+    /// Sets the length with which the run has left the file.
+    #[must_use]
+    pub(crate) fn with_bytes(self, bytes: Option<u64>) -> Self {
+        Self { bytes, ..self }
+    }
+
+    /// Returns the file with the beginning and the length that it has now.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(crate) fn with_present_beginning(self) -> io::Result<Self> {
+    pub(crate) fn with_present_content(self) -> io::Result<Self> {
+        let bytes = fs::metadata(&self.path)?.len();
         let mut beginning = beginning_of(&self.path)?;
         if KNOWN_PREFIXES.iter().any(|prefix| beginning.starts_with(prefix)) {
             beginning.clear();
         }
-        Ok(Self { beginning, ..self })
+        Ok(Self { beginning, bytes: Some(bytes), ..self })
     }
 
     /// Returns the identity of the file at `path`; `None` if it is not a regular file.
@@ -180,7 +202,7 @@ impl OutputOwner {
     /// the run did not write is replaced only by at least as many lines, or when all lines are written.
     ///
     /// # Errors
-    /// [`Error::NotOwned`] and [`Error::RealAnswers`], and if the file cannot be read.
+    /// [`Error::NotOwned`], [`Error::Extended`] and [`Error::RealAnswers`], and if the file cannot be read.
     pub fn check(&self, path: &Path) -> Result<Replacement, Error> {
         let name = || path.display().to_string();
         let failed = |source: io::Error| Error::Open { name: name(), source: Arc::new(source) };
@@ -198,19 +220,41 @@ impl OutputOwner {
             return Err(Error::RealAnswers { name: name() });
         }
         let file = WrittenFile::of(&path.canonicalize().map_err(failed)?, &metadata);
+        let mut is_extended = false;
         let mut own = self.files.iter().filter(|known| known.is_same_file(&file)).peekable();
         if own.peek().is_some() {
             let beginning = beginning_of(path).map_err(failed)?;
-            if own.any(|known| begins_as_written(known, &beginning)) {
-                return Ok(Replacement::default());
+            for known in own.filter(|known| begins_as_written(known, &beginning)) {
+                let left = known.bytes.filter(|bytes| metadata.len() > *bytes);
+                match left {
+                    Some(left) if !is_partial_line(path, left).map_err(failed)? => is_extended = true,
+                    Some(_) | None => return Ok(Replacement::default()),
+                }
             }
         }
         let file = ReplaceableFile::of(file, &metadata);
         if !self.overwrites && !self.replaceable.contains(&file) {
-            return Err(Error::NotOwned { name: name() });
+            if is_extended {
+                return Err(Error::Extended { name: name() });
+            }
+            if !is_table_without_rows(path, &metadata).map_err(failed)? {
+                return Err(Error::NotOwned { name: name() });
+            }
         }
-        Ok(Replacement { lines: count_lines(path).map_err(failed)?, file: Some(file) })
+        // A file beside it takes its place, so that the run that wrote it does not own the new one.
+        Ok(Replacement { lines: count_lines(path).map_err(failed)?.max(1), file: Some(file) })
     }
+}
+
+/// Returns whether what follows the first `start` bytes of a file is the beginning of one line of a run, as a write that was
+/// cut off leaves it.
+fn is_partial_line(path: &Path, start: u64) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(start))?;
+    let mut rest = Vec::new();
+    file.take(READ_BLOCK_BYTES as u64).read_to_end(&mut rest)?;
+    let is_begun = LINE_PREFIXES.iter().any(|prefix| rest.starts_with(prefix) || prefix.starts_with(&rest));
+    Ok(is_begun && !rest.contains(&b'\n'))
 }
 
 fn beginning_of(path: &Path) -> io::Result<Vec<u8>> {
@@ -278,6 +322,25 @@ fn is_real_parquet(mut file: File) -> io::Result<bool> {
     Ok(metadata.windows(key.len()).any(|window| window == key))
 }
 
+/// Returns whether a header is that of a table of results.
+fn is_header_of_run(header: &csv::StringRecord) -> bool {
+    let has = |name: &str| header.iter().any(|found| found == name);
+    let has_error = ERROR_COLUMNS.iter().any(|name| has(name));
+    // That of an earlier version begins with the key, too.
+    let is_minimal = header.get(0) == Some("key") && header.len() > 1;
+    has("status") && (has_error || has(SIMULATED_FIELDS[0])) || is_minimal
+}
+
+/// Returns whether a file is a table of results that has no row: what a run leaves that ended before its first line.
+fn is_table_without_rows(path: &Path, metadata: &Metadata) -> io::Result<bool> {
+    if metadata.len() > MAX_HEADER_BYTES {
+        return Ok(false);
+    }
+    let mut rows = csv::ReaderBuilder::new().flexible(true).from_path(path)?;
+    let Ok(header) = rows.headers().cloned() else { return Ok(false) };
+    Ok(is_header_of_run(&header) && rows.byte_records().next().is_none())
+}
+
 /// Returns whether a file is a table of results with real answers. Only a table of a simulated run, or one with all
 /// columns, has the column that says so. A table of another program may look like one of a run: then it is not
 /// replaced.
@@ -289,10 +352,7 @@ fn has_real_rows(path: &Path) -> io::Result<bool> {
     let simulated_fields = if is_of_earlier_version { &SIMULATED_FIELDS[..] } else { &SIMULATED_FIELDS[..1] };
     let simulated = simulated_fields.iter().find_map(|field| column(field));
     let status = column("status");
-    let has_error = ERROR_COLUMNS.iter().any(|name| column(name).is_some());
-    let is_minimal = header.get(0) == Some("key") && header.len() > 1;
-    let is_table_of_run = status.is_some() && (has_error || simulated.is_some()) || is_minimal;
-    if !is_table_of_run {
+    if !is_header_of_run(&header) {
         return Ok(false);
     }
     let is_simulated =
@@ -397,7 +457,7 @@ mod tests {
     fn a_table_is_recognized_by_the_header_with_which_the_run_began_it() {
         let (_folder, path) = folder();
         let header = "text,note,answer,status,error,key\n";
-        fs::write(&path, header).unwrap();
+        fs::write(&path, format!("{header}a,b,c,completed,,k\n")).unwrap();
         let mut file = WrittenFile::at(&path).unwrap().unwrap();
         assert!(is_refused(&OutputOwner::of(vec![file.clone()]), &path), "the header is not known");
         file.set_beginning(header.as_bytes());
@@ -417,6 +477,55 @@ mod tests {
         let owner = OutputOwner::of(vec![serde_json::from_value(earlier).unwrap()]);
         fs::write(&path, "key,line,status,simulated,answer\n").unwrap();
         assert_eq!(min_lines(&owner, &path), 0);
+    }
+
+    #[test]
+    fn a_file_to_which_another_program_has_added_is_refused_unless_the_user_asked_for_it() {
+        let (_folder, path) = folder();
+        let header = "text,answer,status,error,key\n";
+        fs::write(&path, format!("{header}a,b,completed,,k\n")).unwrap();
+        let bytes = fs::metadata(&path).unwrap().len();
+        let mut file = WrittenFile::at(&path).unwrap().unwrap();
+        file.set_beginning(header.as_bytes());
+        let closed = file.clone().with_bytes(Some(bytes));
+        let owner = OutputOwner::of(vec![closed.clone()]);
+        assert_eq!(min_lines(&owner, &path), 0);
+        let stored = serde_json::to_string(&closed).unwrap();
+        assert_eq!(serde_json::from_str::<WrittenFile>(&stored).unwrap(), closed);
+        let write = |rows: &str| fs::write(&path, format!("{header}a,b,completed,,k\n{rows}")).unwrap();
+        write("mine,x,,,\n");
+        assert!(matches!(owner.check(&path), Err(Error::Extended { .. })));
+        assert_eq!(min_lines(&owner.clone().overwriting(true), &path), 3);
+        write("{\"key\":\"i1");
+        assert_eq!(min_lines(&owner, &path), 0, "a line of the run that was cut off");
+        let opened_again = OutputOwner::of(vec![closed, file]);
+        assert_eq!(
+            min_lines(&opened_again, &path),
+            0,
+            "a session of the run that was killed has written to it"
+        );
+        fs::write(&path, header).unwrap();
+        assert_eq!(min_lines(&owner, &path), 0, "it was truncated, so that nothing is lost");
+    }
+
+    #[test]
+    fn a_table_without_rows_may_be_replaced_by_another_run_and_another_header_not() {
+        let (_folder, path) = folder();
+        let owner = OutputOwner::default();
+        for header in ["text,answer,status,error,key\n", "key,answer\n", "\"a\nb\",answer,status,error\r\n"] {
+            fs::write(&path, header).unwrap();
+            let allowed = owner.check(&path).unwrap();
+            assert!(
+                allowed.lines > 0 && allowed.file.is_some(),
+                "the new file is not that of the earlier run"
+            );
+            fs::write(&path, format!("{header}a,,failed,x,k\n")).unwrap();
+            assert!(is_refused(&owner, &path), "{header}");
+        }
+        for header in ["text,name\n", "status\n", "key\n"] {
+            fs::write(&path, header).unwrap();
+            assert!(is_refused(&owner, &path), "{header}");
+        }
     }
 
     #[test]

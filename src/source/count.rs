@@ -15,6 +15,7 @@ use super::csv_parser::CsvParser;
 use super::csv_separator::{self, Expected, Separator};
 use super::file_selection::FileSelection;
 use super::format::{Format, InputHead};
+use super::format_detection::{self, Detection};
 use super::options::Delimiter;
 use super::signature::FileType;
 
@@ -31,7 +32,7 @@ impl ItemCount {
         Self(Arc::new(records.into()))
     }
 
-    /// Starts to count the records of a file, up to `max`. Without a format, its first byte decides.
+    /// Starts to count the records of a file, up to `max`. Without a format, its first record decides.
     pub(super) fn of_file(
         path: &Path,
         format: Option<Format>,
@@ -117,12 +118,19 @@ fn count(
     delimiter: Option<Delimiter>,
     max: u64,
 ) -> io::Result<Option<u64>> {
-    let head = InputHead::read(&mut input)?;
+    let mut head = InputHead::read(&mut input)?;
     let is_encoded = head.is_utf16 || Compression::of(&head.bytes).is_some();
     if is_encoded || FileType::of(&head.bytes).is_some() {
         return Ok(None);
     }
-    let format = format.unwrap_or_else(|| if delimiter.is_some() { Format::Csv } else { head.format() });
+    let format = match format {
+        Some(format) => format,
+        None if delimiter.is_some() => Format::Csv,
+        None => match format_detection::detect(&mut head, &mut input)? {
+            Detection::Format(format) => format,
+            Detection::Unclear(_) => return Ok(None),
+        },
+    };
     let input = Cursor::new(head.bytes).chain(input);
     match format {
         Format::Jsonl => count_lines(input, max).map(Some),

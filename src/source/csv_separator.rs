@@ -12,7 +12,7 @@ use super::options::Delimiter;
 use crate::types::{Advice, Remedy};
 
 /// Most bytes of the first record that are scanned. The names of all columns must be shorter.
-const MAX_SCAN_BYTES: usize = 1 << 20;
+pub(super) const MAX_SCAN_BYTES: usize = 1 << 20;
 
 /// Separator that the first record of a file shows.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Duplicate detection: stores which keys an input has had, and on which line, with bounded memory.
+//! Duplicate detection: stores which keys an input has had, and on which line or how often, with bounded memory.
 //!
 //! Up to a threshold the hashes of the keys are in a map. Beyond it they move to an unlinked temporary file
 //! with an open-addressing hash table that doubles at 60% load and whose pages the system may keep or drop. If
@@ -23,8 +23,9 @@ type Hash = [u64; 2];
 /// Creates a private temporary file.
 type CreateFile = Box<dyn FnMut() -> io::Result<File> + Send>;
 
-/// Set of keys, each with the line on which it first occurred.
+/// Set of keys, each with the line on which it first occurred, or with how often it has occurred.
 pub(crate) struct DedupIndex {
+    /// The line or the number of each key.
     memory: HashMap<Hash, u64>,
     table: Option<HashTable>,
     /// Size of `memory` at which the keys move to a file; `None` once that has failed.
@@ -61,6 +62,27 @@ impl DedupIndex {
             self.move_to_file();
         }
         None
+    }
+
+    /// Counts an occurrence of `key` and returns its number, from 1. A key is either counted or inserted with its line.
+    pub(crate) fn count(&mut self, key: &str) -> u64 {
+        self.count_hash(hash(key))
+    }
+
+    fn count_hash(&mut self, hash: Hash) -> u64 {
+        if let Some(table) = &mut self.table {
+            match table.count(hash, &mut self.create_file) {
+                Ok(count) => return count,
+                Err(error) => self.return_to_memory(&error),
+            }
+        }
+        if let Some(count) = self.memory.get_mut(&hash) {
+            *count += 1;
+            return *count;
+        }
+        // A count is stored as a line is: 0 marks an empty slot.
+        self.insert_hash(hash, 1);
+        1
     }
 
     fn move_to_file(&mut self) {
@@ -108,7 +130,7 @@ fn hash(key: &str) -> Hash {
     [word(0), word(8)]
 }
 
-/// Bytes of a slot: the hash and the line. Line 0 marks an empty slot.
+/// Bytes of a slot: the hash and the line or the number. 0 marks an empty slot.
 const SLOT_BYTES: usize = 24;
 /// Slots read at once to find a key: at 60% load nearly every search ends within them.
 const SLOTS_PER_PROBE: u64 = 16;
@@ -132,28 +154,54 @@ impl HashTable {
     }
 
     fn insert(&mut self, hash: Hash, line: u64, create_file: &mut CreateFile) -> io::Result<Option<u64>> {
+        self.make_room(create_file)?;
+        self.insert_without_growing(hash, line)
+    }
+
+    /// Adds 1 to the number of the hash and returns it.
+    fn count(&mut self, hash: Hash, create_file: &mut CreateFile) -> io::Result<u64> {
+        self.make_room(create_file)?;
+        let (slot, found) = self.find(hash)?;
+        let count = found.unwrap_or_default() + 1;
+        self.write(slot, hash, count)?;
+        self.keys += u64::from(found.is_none());
+        Ok(count)
+    }
+
+    /// Doubles the table if another hash would exceed its load.
+    fn make_room(&mut self, create_file: &mut CreateFile) -> io::Result<()> {
         if (self.keys + 1) * 10 > self.slots * 6 {
             *self = self.doubled(create_file)?;
         }
-        self.insert_without_growing(hash, line)
+        Ok(())
     }
 
     /// Writes the pair into the first free slot from its home slot on, unless the hash is already there.
     fn insert_without_growing(&mut self, hash: Hash, line: u64) -> io::Result<Option<u64>> {
+        let (slot, found) = self.find(hash)?;
+        if found.is_none() {
+            self.write(slot, hash, line)?;
+            self.keys += 1;
+        }
+        Ok(found)
+    }
+
+    /// Returns the slot of the hash and what is stored with it, or else the first free slot from its home slot on.
+    fn find(&self, hash: Hash) -> io::Result<(u64, Option<u64>)> {
         let mut first = self.home_slot(hash);
         let mut bytes = [0; SLOTS_PER_PROBE as usize * SLOT_BYTES];
         loop {
             let block = self.read(first, SLOTS_PER_PROBE, &mut bytes)?;
             match find_slot(block, hash) {
-                SlotSearch::Found(line) => return Ok(Some(line)),
-                SlotSearch::Free(index) => {
-                    write_at(&self.file, &encode(hash, line), (first + index as u64) * SLOT_BYTES as u64)?;
-                    self.keys += 1;
-                    return Ok(None);
-                }
+                SlotSearch::Found(index, line) => return Ok((first + index as u64, Some(line))),
+                SlotSearch::Free(index) => return Ok((first + index as u64, None)),
                 SlotSearch::NotInBlock => first = (first + block.len() as u64) % self.slots,
             }
         }
+    }
+
+    fn write(&self, slot: u64, hash: Hash, line: u64) -> io::Result<()> {
+        write_at(&self.file, &encode(hash, line), slot * SLOT_BYTES as u64)
     }
 
     /// Copies everything to a table of twice the size.
@@ -214,10 +262,10 @@ impl HashTable {
     }
 }
 
-/// Result of the search for a hash in a block of slots that begins at or after its home slot: the line of the
-/// hash, the index of a free slot, or neither.
+/// Result of the search for a hash in a block of slots that begins at or after its home slot: the index and the line of
+/// the hash, the index of a free slot, or neither.
 enum SlotSearch {
-    Found(u64),
+    Found(usize, u64),
     Free(usize),
     NotInBlock,
 }
@@ -229,7 +277,7 @@ fn find_slot(block: &[[u8; SLOT_BYTES]], hash: Hash) -> SlotSearch {
             return SlotSearch::Free(index);
         }
         if slot_hash == hash {
-            return SlotSearch::Found(line);
+            return SlotSearch::Found(index, line);
         }
     }
     SlotSearch::NotInBlock
@@ -293,6 +341,21 @@ mod tests {
                 let before = expected.get(key).copied();
                 expected.entry(key.clone()).or_insert(line);
                 prop_assert_eq!(index.insert(key, line), before);
+            }
+            prop_assert_eq!(index.table.is_some(), expected.len() >= threshold);
+        }
+
+        #[test]
+        fn occurrences_are_counted_before_and_after_the_index_spills(
+            keys in prop::collection::vec("[a-d]{0,3}", 0..400),
+            threshold in 1usize..40,
+        ) {
+            let mut index = spilling_index(threshold);
+            let mut expected = HashMap::new();
+            for key in &keys {
+                let count = expected.entry(key.clone()).or_insert(0);
+                *count += 1;
+                prop_assert_eq!(index.count(key), *count);
             }
             prop_assert_eq!(index.table.is_some(), expected.len() >= threshold);
         }
@@ -374,5 +437,24 @@ mod tests {
         for line in 1..=20 {
             assert_eq!(index.insert(&line.to_string(), 99), Some(line));
         }
+    }
+
+    #[test]
+    fn a_file_that_can_no_longer_be_written_loses_no_count() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let created_path = path.clone();
+        let mut index = DedupIndex::with_threshold(
+            4,
+            Box::new(move || {
+                File::options().read(true).write(true).create(true).truncate(true).open(&created_path)
+            }),
+        );
+        for key in ["a", "b", "c", "d", "a"] {
+            index.count(key);
+        }
+        index.table.as_mut().unwrap().file = File::open(&path).unwrap();
+        assert_eq!((index.count("a"), index.count("b"), index.count("e")), (3, 2, 1));
+        assert!(index.table.is_none());
     }
 }

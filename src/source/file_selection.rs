@@ -1,10 +1,13 @@
 //! The files of a folder, or those that a pattern such as `scans/*.pdf` names.
 //!
 //! Hidden files and folders are left out, unless the pattern names them with their dot. Folders that are links are not
-//! entered, so that a loop of links ends; files that are links count as files.
+//! entered, so that a loop of links ends. A file that is a link must lead to a file of the selection, and a file that the
+//! program itself uses is none. A walk finds that out without opening a file: to close a file of a database would release
+//! the locks that this process has on it.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::vec;
@@ -12,9 +15,22 @@ use std::vec;
 use glob::{MatchOptions, Pattern};
 
 use super::Error;
+use crate::files::protected::{FileUse, ProtectedFiles};
 
 /// Most files and folders in one folder: their names are sorted in memory.
 const MAX_ENTRIES: usize = 1_000_000;
+
+/// Extensions of SQLite databases.
+const DATABASE_EXTENSIONS: [&str; 4] = ["db", "db3", "sqlite", "sqlite3"];
+
+/// What follows the name of a database in the names of its journals.
+const JOURNAL_ENDS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+const OTHER_PLACE: &str = "is a link to a file that is not in the folder or does not match the pattern; links to other places are not followed";
+
+const NOT_REGULAR: &str = "is a pipe, a socket or a device, not a regular file";
+
+const DATABASE: &str = "is an SQLite database or its journal by its name; such a file is not opened";
 
 /// How a pattern matches a path.
 const MATCH: MatchOptions =
@@ -35,8 +51,8 @@ pub struct FileSelection {
     folder: PathBuf,
     /// The pattern of their paths in the folder; all of them without one.
     pattern: Option<Pattern>,
-    /// Files that do not belong to it.
-    without: Vec<PathBuf>,
+    /// Files that do not belong to it, because the program uses them.
+    used: ProtectedFiles,
 }
 
 impl FileSelection {
@@ -52,7 +68,7 @@ impl FileSelection {
             let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
             let folder =
                 std::path::absolute(folder).map_err(|source| Error::Open { name: name.clone(), source })?;
-            Ok(Some(Self { name: name.clone(), folder, pattern, without: Vec::new() }))
+            Ok(Some(Self { name: name.clone(), folder, pattern, used: ProtectedFiles::default() }))
         };
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => return found(path, None),
@@ -78,11 +94,34 @@ impl FileSelection {
         found(&folder, Some(pattern))
     }
 
-    /// Leaves out files, such as the output of a run.
+    /// Leaves out files, such as the output of a run. They are recognized under other names, too, and may not exist yet.
     #[must_use]
     pub fn without<'p>(mut self, files: impl IntoIterator<Item = &'p Path>) -> Self {
-        self.without.extend(files.into_iter().filter_map(|file| std::path::absolute(file).ok()));
+        files.into_iter().for_each(|file| self.used.add(FileUse::Output, file));
         self
+    }
+
+    /// Leaves out the files that the program uses.
+    pub(crate) fn leave_out(&mut self, used: &ProtectedFiles) {
+        self.used.extend(used);
+    }
+
+    /// Returns whether the program uses a file.
+    pub(super) fn is_used(&self, path: &Path, metadata: &Metadata) -> bool {
+        self.used.has_file(path, metadata)
+    }
+
+    /// Returns how many files are left out that would otherwise be items, without hidden files and those of the store.
+    pub(crate) fn skipped_files(&self) -> usize {
+        let Ok(folder) = self.folder.canonicalize() else { return 0 };
+        let in_folder = |(used_as, path): (FileUse, &Path)| {
+            let path = path.parent()?.canonicalize().ok()?.join(path.file_name()?);
+            let inside = path.strip_prefix(&folder).ok()?;
+            let is_skipped = used_as != FileUse::Store && is_visible(inside) && self.names(inside);
+            (is_skipped && path.is_file()).then(|| inside.to_owned())
+        };
+        let skipped: HashSet<PathBuf> = self.used.iter().filter_map(in_folder).collect();
+        skipped.len()
     }
 
     /// Returns the folder or the pattern, for messages.
@@ -97,19 +136,35 @@ impl FileSelection {
 
     /// Returns whether a path in the folder, without links, is one of the files.
     pub(crate) fn contains(&self, inside: &Path) -> bool {
-        let is_visible = |component: Component<'_>| match component {
-            Component::Normal(name) => !is_hidden(name.as_encoded_bytes()),
-            Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => false,
-        };
+        self.names(inside) && !self.used.has_path(&self.folder.join(inside))
+    }
+
+    /// Returns whether the folder or the pattern names a path in the folder, without links.
+    fn names(&self, inside: &Path) -> bool {
         let is_inside = inside.components().all(|part| matches!(part, Component::Normal(_)));
         let is_named = match &self.pattern {
             Some(pattern) => pattern.matches_path_with(inside, MATCH),
-            None => inside.components().all(is_visible),
+            None => is_visible(inside),
         };
-        is_inside && is_named && !self.without.contains(&self.folder.join(inside))
+        is_inside && is_named
     }
 
-    /// Returns the paths of the files in the folder, sorted. An error is the last value.
+    /// Returns the path in the folder, without links, of the file that is at `inside`; or why it is not read.
+    fn target(&self, inside: &Path, is_link: bool, metadata: &Metadata) -> Result<PathBuf, &'static str> {
+        let target = if is_link {
+            let real = self.folder.canonicalize().ok().zip(self.folder.join(inside).canonicalize().ok());
+            let target = real.and_then(|(folder, real)| Some(real.strip_prefix(folder).ok()?.to_owned()));
+            target.filter(|target| self.contains(target)).ok_or(OTHER_PLACE)?
+        } else {
+            inside.to_owned()
+        };
+        if !metadata.is_file() {
+            return Err(NOT_REGULAR);
+        }
+        if is_of_database(&self.folder.join(&target)) { Err(DATABASE) } else { Ok(target) }
+    }
+
+    /// Returns the files in the folder, in the order of their paths. An error is the last value.
     pub(super) fn walk(&self) -> Walk<'_> {
         Walk { selection: self, open: Vec::new(), begun: false }
     }
@@ -131,11 +186,56 @@ fn is_hidden(name: &[u8]) -> bool {
     name.first() == Some(&b'.')
 }
 
+/// Returns whether no component of a path in the folder is hidden.
+fn is_visible(inside: &Path) -> bool {
+    inside.components().all(|component| match component {
+        Component::Normal(name) => !is_hidden(name.as_encoded_bytes()),
+        Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => false,
+    })
+}
+
+/// Returns whether a file is an SQLite database or one of its journals, by its name and the names beside it.
+fn is_of_database(path: &Path) -> bool {
+    let has_database_name = |path: &Path| {
+        let extension = path.extension().unwrap_or_default();
+        DATABASE_EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
+    };
+    let beside = |end: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name).is_file()
+    };
+    let is_journal = |end: &str| {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let Some(length) = name.strip_suffix(end.as_bytes()).map(<[u8]>::len).filter(|length| *length > 0)
+        else {
+            return false;
+        };
+        // The database of a journal has the same name without the end.
+        let Some(database) = str::from_utf8(&name[..length]).ok().map(|name| path.with_file_name(name))
+        else {
+            return true;
+        };
+        has_database_name(&database) || database.is_file()
+    };
+    // A database in use has these files beside it.
+    has_database_name(path) || beside("-wal") || beside("-shm") || JOURNAL_ENDS.into_iter().any(is_journal)
+}
+
 /// The entries of one folder that were not visited.
 struct OpenFolder {
     /// Its path in the folder of the selection.
     inside: PathBuf,
     names: vec::IntoIter<OsString>,
+}
+
+/// A file of a selection.
+#[derive(Debug)]
+pub(super) struct FoundFile {
+    /// Its path in the folder.
+    pub(super) inside: PathBuf,
+    /// The path in the folder that it leads to, without links; or why it is not read.
+    pub(super) target: Result<PathBuf, &'static str>,
 }
 
 /// Finds the files of a selection, in the order of their paths.
@@ -172,7 +272,7 @@ impl Walk<'_> {
     }
 
     /// Enters a folder, or returns a file that belongs to the selection.
-    fn visit(&mut self, inside: PathBuf) -> Result<Option<PathBuf>, FolderError> {
+    fn visit(&mut self, inside: PathBuf) -> Result<Option<FoundFile>, FolderError> {
         let path = self.selection.folder.join(&inside);
         // What was deleted meanwhile, and a link to nothing, is no file.
         let Ok(entry) = fs::symlink_metadata(&path) else { return Ok(None) };
@@ -184,11 +284,22 @@ impl Walk<'_> {
             }
             return Ok(None);
         }
-        let is_file = entry.is_file() || fs::metadata(&path).is_ok_and(|target| target.is_file());
-        Ok((is_file && self.selection.contains(&inside)).then_some(inside))
+        if !self.selection.contains(&inside) {
+            return Ok(None);
+        }
+        let is_link = entry.is_symlink();
+        let metadata = match if is_link { fs::metadata(&path) } else { Ok(entry) } {
+            Ok(metadata) if metadata.is_dir() || self.selection.is_used(&path, &metadata) => return Ok(None),
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A link to itself, or to a place that this user cannot see.
+            Err(_) => return Ok(Some(FoundFile { inside, target: Err(OTHER_PLACE) })),
+        };
+        let target = self.selection.target(&inside, is_link, &metadata);
+        Ok(Some(FoundFile { inside, target }))
     }
 
-    fn next_file(&mut self) -> Result<Option<PathBuf>, FolderError> {
+    fn next_file(&mut self) -> Result<Option<FoundFile>, FolderError> {
         if !self.begun {
             self.begun = true;
             self.enter(PathBuf::new())?;
@@ -208,7 +319,7 @@ impl Walk<'_> {
 }
 
 impl Iterator for Walk<'_> {
-    type Item = Result<PathBuf, FolderError>;
+    type Item = Result<FoundFile, FolderError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let next = self.next_file();
@@ -236,7 +347,7 @@ mod tests {
 
     fn found(path: &Path) -> Vec<String> {
         let selection = FileSelection::of(path).unwrap().unwrap();
-        selection.walk().map(|file| file.unwrap().display().to_string()).collect()
+        selection.walk().map(|file| file.unwrap().inside.display().to_string()).collect()
     }
 
     const FILES: [&str; 7] =
@@ -296,5 +407,85 @@ mod tests {
         std::os::unix::fs::symlink(folder.path().join("gone"), folder.path().join("broken.txt")).unwrap();
         assert_eq!(found(folder.path()), ["link.txt", "sub/a.txt"]);
         assert_eq!(found(&folder.path().join("**/*.txt")), ["link.txt", "sub/a.txt"]);
+    }
+
+    /// Returns why each file that is not read is not.
+    #[cfg(unix)]
+    fn refused(path: &Path) -> Vec<(String, &'static str)> {
+        let selection = FileSelection::of(path).unwrap().unwrap();
+        let refused = |file: FoundFile| Some((file.inside.display().to_string(), file.target.err()?));
+        selection.walk().filter_map(|file| refused(file.unwrap())).collect()
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_to_another_place_and_what_is_no_regular_file_are_refused() {
+        use std::os::unix::fs::symlink;
+
+        let outer = folder(&["secret.txt", "in/a.txt", "in/.hidden.txt", "in/sub/b.md"]);
+        let at = |name: &str| outer.path().join("in").join(name);
+        symlink(outer.path().join("secret.txt"), at("out.txt")).unwrap();
+        symlink("../secret.txt", at("relative.txt")).unwrap();
+        symlink("/dev/zero", at("device.txt")).unwrap();
+        symlink("/proc/self/environ", at("environ.txt")).unwrap();
+        symlink(at(".hidden.txt"), at("hidden.txt")).unwrap();
+        symlink(at("sub/b.md"), at("b.txt")).unwrap();
+        symlink(at("self.txt"), at("self.txt")).unwrap();
+        symlink(outer.path(), at("up")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe.txt")).status().unwrap().success());
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket.txt")).unwrap();
+        let elsewhere = ["device.txt", "environ.txt", "hidden.txt", "out.txt", "relative.txt", "self.txt"];
+        let mut expected: Vec<_> = elsewhere.into_iter().map(|name| (name.to_owned(), OTHER_PLACE)).collect();
+        expected.extend(["pipe.txt", "socket.txt"].map(|name| (name.to_owned(), NOT_REGULAR)));
+        expected.sort();
+        assert_eq!(refused(&at("")), expected);
+        // The target of `b.txt` is in the folder and does not match the pattern.
+        expected.push(("b.txt".to_owned(), OTHER_PLACE));
+        expected.sort();
+        assert_eq!(refused(&at("*.txt")), expected);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn databases_and_their_journals_are_refused_by_their_names() {
+        let folder = folder(&[
+            "a.db",
+            "b.SQLite3",
+            "c.db-journal",
+            "diary",
+            "diary-journal",
+            "e.data",
+            "e.data-wal",
+            "f-wal",
+            "travel-journal",
+            "z.txt",
+        ]);
+        let names = ["a.db", "b.SQLite3", "c.db-journal", "diary-journal", "e.data", "e.data-wal"];
+        assert_eq!(refused(folder.path()), names.map(|name| (name.to_owned(), DATABASE)));
+        assert_eq!(found(folder.path()).len(), 10);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn files_that_the_program_uses_are_left_out_under_each_of_their_names() {
+        let folder = folder(&["a.txt", "key.txt", "sub/p.toml", "runs.data", "runs.data-run3.lock", ".env"]);
+        let at = |name: &str| folder.path().join(name);
+        fs::hard_link(at("key.txt"), at("copy.txt")).unwrap();
+        fs::hard_link(at("runs.data"), at("notes.txt")).unwrap();
+        std::os::unix::fs::symlink(at("key.txt"), at("link.txt")).unwrap();
+        let mut used = ProtectedFiles::default();
+        used.add(FileUse::Secret, &at("key.txt"));
+        used.add(FileUse::Secret, &at(".env"));
+        used.add(FileUse::Pipeline, &at("sub/p.toml"));
+        used.add(FileUse::Configuration, &at("sub/../sub/p.toml"));
+        used.add(FileUse::Output, &at("not-yet.txt"));
+        used.add(FileUse::Store, &at("runs.data"));
+        let mut selection = FileSelection::of(folder.path()).unwrap().unwrap();
+        selection.leave_out(&used);
+        let left: Vec<_> = selection.walk().map(|file| file.unwrap().inside).collect();
+        assert_eq!(left, [Path::new("a.txt")]);
+        assert_eq!(selection.skipped_files(), 2, "the key and the pipeline");
+        fs::write(at("not-yet.txt"), "later").unwrap();
+        assert_eq!(selection.walk().count(), 1);
     }
 }

@@ -2,30 +2,33 @@
 //!
 //! An item has the fields `id` (the path in the folder, which is its key), `path` (the whole path, which `attach` takes) and
 //! `name`; and `text`, unless it is a PDF, an image or an audio file by its name. A file that is too large or no text is a
-//! reject that names it. One file is in memory at a time.
+//! reject that names it, and so is a link to another place. One file is in memory at a time.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::file_selection::FileSelection;
+use super::file_selection::{FileSelection, FoundFile};
 use super::ingest::{Ingest, RawRecord, ReadStop};
 use super::utf16::{ByteOrder, Utf16Reader};
+use crate::files::beneath::open_beneath;
 
 /// Extensions of files that are attached and are no text.
 const ATTACHED: [&str; 11] = ["pdf", "png", "jpg", "jpeg", "gif", "webp", "mp3", "wav", "ogg", "flac", "m4a"];
 
+/// How an SQLite database begins.
+const DATABASE_START: &[u8] = b"SQLite format 3\0";
+
 /// Reads the files of a selection. A text has at most `limit` bytes.
 pub(super) fn read(selection: &FileSelection, limit: usize, ingest: &mut Ingest) -> Result<(), ReadStop> {
     for (number, file) in (1..).zip(selection.walk()) {
-        let inside = file.map_err(|error| ingest.unreadable(error.to_string()))?;
+        let file = file.map_err(|error| ingest.unreadable(error.to_string()))?;
         let record = RawRecord { line: number, bytes: None, length: 0, end: number };
-        match item(selection.folder(), &inside, limit) {
+        match item(selection, &file, limit) {
             Ok(item) => ingest.value(record, Value::Object(item))?,
             Err(reason) => {
-                let shown = inside.to_string_lossy();
+                let shown = file.inside.to_string_lossy();
                 let record =
                     RawRecord { bytes: Some(shown.as_bytes()), length: shown.len() as u64, ..record };
                 ingest.reject(record, format!("is the file {shown:?}, which {reason}"), None)?;
@@ -36,8 +39,10 @@ pub(super) fn read(selection: &FileSelection, limit: usize, ingest: &mut Ingest)
 }
 
 /// Returns the item of a file, or why it is none.
-fn item(folder: &Path, inside: &Path, limit: usize) -> Result<Map<String, Value>, String> {
-    let path = folder.join(inside);
+fn item(selection: &FileSelection, file: &FoundFile, limit: usize) -> Result<Map<String, Value>, String> {
+    let inside = &file.inside;
+    let target = file.target.as_deref().map_err(|reason| (*reason).to_owned())?;
+    let path = selection.folder().join(inside);
     let (Some(id), Some(path_text)) = (inside.to_str(), path.to_str()) else {
         return Err("has a name that is not UTF-8; rename it".to_owned());
     };
@@ -48,16 +53,21 @@ fn item(folder: &Path, inside: &Path, limit: usize) -> Result<Map<String, Value>
     item.insert("name".to_owned(), name.into());
     let extension = inside.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     if !ATTACHED.iter().any(|attached| attached.eq_ignore_ascii_case(extension)) {
-        item.insert("text".to_owned(), text(&path, limit)?.into());
+        item.insert("text".to_owned(), text(selection, target, limit)?.into());
     }
     Ok(item)
 }
 
-/// Returns the text of a file.
-fn text(path: &Path, limit: usize) -> Result<String, String> {
+/// Returns the text of the file at a path in the folder without links.
+fn text(selection: &FileSelection, target: &Path, limit: usize) -> Result<String, String> {
     let failed = |error| format!("cannot be read: {error}");
-    let file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
+    let file = open_beneath(selection.folder(), target).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    // Another file may have got its name meanwhile.
+    if !metadata.is_file() || selection.is_used(&selection.folder().join(target), &metadata) {
+        return Err("was replaced while the folder was read".to_owned());
+    }
+    let length = metadata.len();
     let too_long = |length: u64| format!("has {length} bytes, and a text may have {limit}; divide it");
     if length > limit as u64 {
         return Err(too_long(length));
@@ -66,6 +76,9 @@ fn text(path: &Path, limit: usize) -> Result<String, String> {
     file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() > limit {
         return Err(too_long(bytes.len() as u64));
+    }
+    if bytes.starts_with(DATABASE_START) {
+        return Err("is an SQLite database".to_owned());
     }
     let bytes = match ByteOrder::of_mark(&bytes) {
         Some(order) => {
@@ -99,7 +112,12 @@ mod tests {
         fs::write(at("d.txt"), "x".repeat(101)).unwrap();
         let utf16: Vec<u8> = "\u{feff}Größe".encode_utf16().flat_map(u16::to_le_bytes).collect();
         fs::write(at("e.txt"), utf16).unwrap();
-        let item = |name: &str| item(folder.path(), Path::new(name), 100).map(Value::Object);
+        fs::write(at("f.bak"), b"SQLite format 3\0").unwrap();
+        let selection = FileSelection::of(folder.path()).unwrap().unwrap();
+        let item = |name: &str| {
+            let file = FoundFile { inside: name.into(), target: Ok(name.into()) };
+            item(&selection, &file, 100).map(Value::Object)
+        };
         let path = |name: &str| at(name).display().to_string();
         assert_eq!(
             item("a.md"),
@@ -109,5 +127,23 @@ mod tests {
         assert!(item("c.docx").unwrap_err().contains("neither text"));
         assert_eq!(item("d.txt").unwrap_err(), "has 101 bytes, and a text may have 100; divide it");
         assert_eq!(item("e.txt").unwrap()["text"], "Größe");
+        assert_eq!(item("f.bak").unwrap_err(), "is an SQLite database");
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_that_is_replaced_before_it_is_opened_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("secret"), "secret").unwrap();
+        let selection = FileSelection::of(folder.path()).unwrap().unwrap().without([at("secret").as_path()]);
+        std::os::unix::fs::symlink(at("secret"), at("link.txt")).unwrap();
+        fs::hard_link(at("secret"), at("same.txt")).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(at("pipe.txt")).status().unwrap().success());
+        assert!(text(&selection, Path::new("link.txt"), 100).unwrap_err().starts_with("cannot be read"));
+        for name in ["same.txt", "pipe.txt"] {
+            let error = text(&selection, Path::new(name), 100).unwrap_err();
+            assert_eq!(error, "was replaced while the folder was read", "{name}");
+        }
     }
 }

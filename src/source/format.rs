@@ -1,4 +1,4 @@
-//! Detects the format of an input from its name, or else from its first byte.
+//! The formats of inputs, by the name of the file, and the first bytes of an input.
 //!
 //! Reads no further than the first byte that is not white space. The extension of a compressed file is the one below
 //! `.gz` or `.zst`.
@@ -111,7 +111,12 @@ impl InputHead {
         first_non_space(&self.bytes) == Some(b'{')
     }
 
-    /// Returns the format that the first byte suggests: an array if it is `[`, otherwise lines.
+    /// Returns whether JSON may begin, or nothing at all: no other text does.
+    pub(super) fn may_be_json(&self) -> bool {
+        matches!(first_non_space(&self.bytes), None | Some(b'{' | b'['))
+    }
+
+    /// Returns the format of JSON that the first byte suggests: an array if it is `[`, otherwise lines.
     pub(super) fn format(&self) -> Format {
         if first_non_space(&self.bytes) == Some(b'[') { Format::Json } else { Format::Jsonl }
     }

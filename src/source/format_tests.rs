@@ -187,6 +187,30 @@ async fn what_has_no_items_is_refused_with_what_it_looks_like() {
 }
 
 #[tokio::test]
+async fn a_source_of_plain_text_refuses_what_is_packed_whatever_its_format_is_said_to_be() {
+    let text = b"{\"id\": 1}\n";
+    let with_mark = b"\xef\xbb\xbfPK\x03\x04\x14\0".to_vec();
+    for bytes in
+        [gzip(text), zstd(text), b"PK\x03\x04\x14\0".to_vec(), b"PAR1\x15\x04\x15".to_vec(), with_mark]
+    {
+        for format in [None, Some(Format::Jsonl), Some(Format::Csv), Some(Format::Parquet)] {
+            let source = Source::reader("input", Cursor::new(bytes.clone()), format);
+            assert_eq!(
+                error_of(source.with_plain_text_only()).await,
+                "input: compressed, Parquet and Excel items are not read here; send them as JSON lines, JSON, CSV or TSV"
+            );
+        }
+    }
+    assert_eq!(entries_of(reader(text).with_plain_text_only()).await, ["1 1"]);
+    let mut file = tempfile::Builder::new().suffix(".jsonl.gz").tempfile().unwrap();
+    file.write_all(&gzip(text)).unwrap();
+    let source = Source::file(file.path(), None).unwrap().with_plain_text_only().with_count();
+    let mut reader = source.read().unwrap();
+    assert!(reader.next().await.unwrap().is_err());
+    assert_eq!(reader.count().get(), None);
+}
+
+#[tokio::test]
 async fn a_file_of_one_endless_line_has_one_error_in_bounded_memory() {
     const LENGTH: u64 = 40_000_000;
     let limits = Limits::new().with_item_bytes(1 << 20);
@@ -349,6 +373,24 @@ mod workbooks {
     }
 
     #[tokio::test]
+    async fn a_workbook_that_announces_more_texts_than_it_can_have_is_refused() {
+        let bytes = workbook(&[("Data", ROWS)], &["id", "sum", "x"]);
+        let mut parts = zip::ZipArchive::new(Cursor::new(bytes)).unwrap();
+        let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+        for index in 0..parts.len() {
+            let mut part = parts.by_index(index).unwrap();
+            let mut text = String::new();
+            part.read_to_string(&mut text).unwrap();
+            let text = text.replace("<sst ", "<sst uniqueCount=\"1000000000000\" ");
+            let name = String::from_utf8_lossy(part.name_raw()).into_owned();
+            zip.start_file(name, SimpleFileOptions::default()).unwrap();
+            zip.write_all(text.as_bytes()).unwrap();
+        }
+        let message = error_of(reader(zip.finish().unwrap().into_inner())).await;
+        assert!(message.contains("announces 1000000000000 texts, and cannot have so many"), "{message}");
+    }
+
+    #[tokio::test]
     async fn another_archive_is_named_by_its_contents_and_a_workbook_has_a_digest() {
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         zip.start_file("word/document.xml", SimpleFileOptions::default()).unwrap();
@@ -446,6 +488,36 @@ mod parquet_files {
                 );
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_schema_that_is_nested_too_deeply_is_an_error_and_does_not_end_the_process() {
+        // Each element: field 3 is its repetition, field 4 its name, field 5 the number of its children.
+        let group = [0x35, 0, 0x18, 1, b'a', 0x15, 2, 0];
+        for levels in [1_000, 20_000_u32] {
+            let mut footer = vec![0x15, 4, 0x19, 0xfc];
+            let elements = levels + 1;
+            footer.extend([elements as u8 | 0x80, (elements >> 7) as u8 | 0x80, (elements >> 14) as u8]);
+            footer.extend(group.repeat(levels as usize));
+            footer.extend([0x15, 2, 0x25, 0, 0x18, 1, b'a', 0]);
+            let length = (footer.len() as u32).to_le_bytes();
+            let bytes = [&b"PAR1\x15\x04\x15"[..], &footer, &length, b"PAR1"].concat();
+            let expected = "it is a Parquet file that cannot be read: its schema has more than 64 levels";
+            for (entries, error) in [read_file(".parquet", &bytes).await, drain(reader(bytes.clone())).await]
+            {
+                assert!(entries.is_empty());
+                assert!(error.as_ref().unwrap().to_string().contains(expected), "{error:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_row_that_is_longer_than_an_item_may_be_is_rejected() {
+        let bytes = file(Compression::SNAPPY);
+        let limited = |limit| reader(bytes.clone()).with_limits(Limits::new().with_item_bytes(limit));
+        // The names have 19 bytes, the numbers 32, the texts 9; a value that is missing counts 8.
+        assert_eq!(entries_of(limited(60)).await, ["1 1", "2: is longer than the limit of 60 bytes", "3 3"]);
+        assert_eq!(entries_of(limited(67)).await, ["1 1", "2 2", "3 3"]);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Turns each record that a format parser has read into an item or a reject, and sends it to the reader.
 //!
-//! It numbers the items, determines their keys and rejects an item whose key was already used. It reads nothing
-//! and drops no record.
+//! It numbers the items, determines their keys and rejects an item whose `id` was already used. Items without an `id`
+//! that have the same content are distinguished by their number among them. It reads nothing and drops no record.
 
 use std::io;
 use std::sync::atomic::AtomicU64;
@@ -17,7 +17,7 @@ use super::entry::{Entry, Item, Reject, excerpt};
 use super::error::{Error, LayoutFault, ValueError};
 use super::input::ItemCheck;
 use super::json_limits;
-use super::key::{Key, key_of};
+use super::key::{Key, key_of, occurrence_key};
 use crate::guard::HeldMemory;
 use crate::types::ItemKey;
 
@@ -84,6 +84,11 @@ impl Ingest {
         Self { name, to, check, key_field, encoded_bytes: None, header: Arc::default(), dedup, items: 0 }
     }
 
+    /// Returns the name of the input for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns where the columns of a table will be, once its header was read.
     pub(super) fn header(&self) -> Arc<OnceLock<Vec<String>>> {
         self.header.clone()
@@ -111,6 +116,16 @@ impl Ingest {
 
     /// Sends a value that was read: as an item, or as a reject if it cannot be an item.
     pub(super) fn value(&mut self, record: RawRecord<'_>, value: Value) -> Result<(), ReadStop> {
+        self.value_with_key(record, value, None)
+    }
+
+    /// Sends a value whose key may be known: that of an item that was read before stays the same.
+    pub(super) fn value_with_key(
+        &mut self,
+        record: RawRecord<'_>,
+        value: Value,
+        known_key: Option<ItemKey>,
+    ) -> Result<(), ReadStop> {
         if record.bytes.is_none()
             && let Err(exceeded) = json_limits::check_value(&value)
         {
@@ -118,7 +133,7 @@ impl Ingest {
             json_limits::drop_deep_value(value);
             return self.reject(record, exceeded.to_string(), None);
         }
-        let (reason, key) = match self.validate(&value, record.line) {
+        let (reason, key) = match self.validate(&value, record.line, known_key) {
             Ok(key) => {
                 let bytes_in_memory = memory_of(&value);
                 let item =
@@ -199,25 +214,31 @@ impl Ingest {
         ReadStop::Failed(Error::Syntax { name: self.name.clone(), line, column, reason, items: self.items })
     }
 
-    fn validate(&mut self, value: &Value, line: u64) -> Result<ItemKey, (String, Option<ItemKey>)> {
+    fn validate(
+        &mut self,
+        value: &Value,
+        line: u64,
+        known_key: Option<ItemKey>,
+    ) -> Result<ItemKey, (String, Option<ItemKey>)> {
         let Value::Object(fields) = value else {
             return Err((format!("is {}, not a JSON object", type_name(value)), None));
         };
-        let key_field = self.key_field.as_deref();
-        let Key { key, from_content } = key_of(fields, key_field).map_err(|reason| (reason, None))?;
+        let Key { key, from_content } = match known_key {
+            Some(key) => Key { key, from_content: false },
+            None => key_of(fields, self.key_field.as_deref()).map_err(|reason| (reason, None))?,
+        };
         if let Some(check) = &self.check
             && let Err(reason) = check(value)
         {
             return Err((reason, Some(key)));
         }
+        if from_content {
+            // No `id` has the form of such a key, so counts and lines are of different keys.
+            let number = self.dedup.count(key.as_str());
+            return Ok(occurrence_key(key, number));
+        }
         match self.dedup.insert(key.as_str(), line) {
             None => Ok(key),
-            Some(first) if from_content => {
-                let reason = format!(
-                    "has the same content as the item on line {first}; give both an `id` to keep both"
-                );
-                Err((reason, Some(key)))
-            }
             Some(first) => {
                 Err((format!("has the key {:?} of the item on line {first}", key.as_str()), Some(key)))
             }

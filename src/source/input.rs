@@ -15,6 +15,8 @@ use super::opened_file::OpenedFile;
 use super::options::{Delimiter, ReadOptions};
 use super::random_access::RandomAccess;
 use super::{Error, FileSelection, Format, ValueError};
+use crate::files::protected::ProtectedFiles;
+use crate::types::ItemKey;
 
 /// How much of the input is buffered.
 ///
@@ -110,13 +112,24 @@ pub(super) enum Input {
     Bytes(Box<dyn Read + Send>, Option<Format>),
     /// Files, each of which is an item.
     Files(FileSelection),
-    /// Each value with the line on which it is reported to begin.
-    Values(Box<dyn Iterator<Item = Result<(u64, Value), ValueError>> + Send>),
+    Values(GivenValues),
+}
+
+/// Values of the caller.
+pub(super) type GivenValues = Box<dyn Iterator<Item = Result<GivenValue, ValueError>> + Send>;
+
+/// A value of the caller.
+pub(super) struct GivenValue {
+    /// The line on which it is reported to begin.
+    pub(super) line: u64,
+    /// Its key, if that was determined before.
+    pub(super) key: Option<ItemKey>,
+    pub(super) value: Value,
 }
 
 impl Source {
-    /// Opens a file. Without a format its extension decides, then its first byte: `[` starts an array, anything
-    /// else means one object per line.
+    /// Opens a file. Without a format its extension decides, then its first record: `[` starts an array, `{` means one
+    /// object per line, and the header of several columns means CSV. Any other text is refused before the first item.
     pub fn file(path: impl AsRef<Path>, format: Option<Format>) -> Result<Self, Error> {
         let path = path.as_ref();
         let name = path.display().to_string();
@@ -162,7 +175,7 @@ impl Source {
         Ok(Self::of_input(name, Input::Files(selection), None))
     }
 
-    /// Reads stdin. Without a format the first byte decides, as in [`file`](Self::file).
+    /// Reads stdin. Without a format the first record decides, as in [`file`](Self::file).
     pub fn stdin(format: Option<Format>) -> Self {
         let stdin = Self::reader("stdin", std::io::stdin(), format);
         // If a file is redirected to stdin, it has a size, and an output must not be that file.
@@ -181,7 +194,7 @@ impl Source {
         }
     }
 
-    /// Reads any other reader; `name` is its name in messages. Without a format the first byte decides, as in
+    /// Reads any other reader; `name` is its name in messages. Without a format the first record decides, as in
     /// [`file`](Self::file).
     pub fn reader(
         name: impl Into<String>,
@@ -226,18 +239,21 @@ impl Source {
         let values = values.into_iter();
         let (lower, upper) = values.size_hint();
         let total = upper.filter(|upper| *upper == lower).map(|upper| upper as u64);
-        Self::from_results(name, total, values.map(Ok))
+        Self::from_results(name, total, values.map(without_key).map(Ok))
     }
 
-    /// Takes `total` values that may turn out to be unreadable, which ends the input like a read error in a
-    /// file.
+    /// Takes `total` items that were read before, each with its line and its key. They may turn out to be unreadable, which
+    /// ends the input like a read error in a file.
     #[doc(hidden)]
-    pub fn fallible<I>(name: impl Into<String>, total: u64, values: I) -> Self
+    pub fn fallible<I>(name: impl Into<String>, total: u64, items: I) -> Self
     where
-        I: IntoIterator<Item = Result<(u64, Value), ValueError>>,
+        I: IntoIterator<Item = Result<(u64, ItemKey, Value), ValueError>>,
         I::IntoIter: Send + 'static,
     {
-        Self::from_results(name, Some(total), values.into_iter())
+        let items = items
+            .into_iter()
+            .map(|item| item.map(|(line, key, value)| GivenValue { line, key: Some(key), value }));
+        Self::from_results(name, Some(total), items)
     }
 
     /// Takes values of which it is not known how many there will be. Its size is unknown.
@@ -247,13 +263,13 @@ impl Source {
         I: IntoIterator<Item = Result<(u64, Value), ValueError>>,
         I::IntoIter: Send + 'static,
     {
-        Self::from_results(name, None, values.into_iter())
+        Self::from_results(name, None, values.into_iter().map(|value| value.map(without_key)))
     }
 
     fn from_results(
         name: impl Into<String>,
         total: Option<u64>,
-        values: impl Iterator<Item = Result<(u64, Value), ValueError>> + Send + 'static,
+        values: impl Iterator<Item = Result<GivenValue, ValueError>> + Send + 'static,
     ) -> Self {
         Self::of_input(name.into(), Input::Values(Box::new(values)), total)
     }
@@ -320,6 +336,31 @@ impl Source {
         self
     }
 
+    /// Refuses input that is compressed, a workbook, another archive or a Parquet file by its first bytes, whatever its
+    /// format is said to be. What is left are JSON lines, JSON, CSV and TSV. Choose it for items of callers that are not
+    /// trusted: small packed data can need much memory, and their parsers are large.
+    #[must_use]
+    pub fn with_plain_text_only(mut self) -> Self {
+        self.options.plain_text_only = true;
+        self
+    }
+
+    /// Leaves out the files that the program uses, if the items are the files of a folder or of a pattern.
+    pub(crate) fn leave_out(&mut self, used: &ProtectedFiles) {
+        match &mut self.input {
+            Input::Files(selection) => selection.leave_out(used),
+            Input::Bytes(..) | Input::Values(_) => {}
+        }
+    }
+
+    /// Returns how many files are left out because the program uses them, without hidden files and those of the store.
+    pub(crate) fn skipped_files(&self) -> usize {
+        match &self.input {
+            Input::Files(selection) => selection.skipped_files(),
+            Input::Bytes(..) | Input::Values(_) => 0,
+        }
+    }
+
     /// Returns the field that is the key of an item in place of `id`.
     pub(crate) fn key_field(&self) -> Option<&str> {
         self.options.key_field.as_deref()
@@ -371,4 +412,9 @@ impl Source {
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
+}
+
+/// Returns a value whose key is to be determined.
+fn without_key((line, value): (u64, Value)) -> GivenValue {
+    GivenValue { line, key: None, value }
 }

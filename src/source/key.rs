@@ -5,7 +5,8 @@
 //!
 //! The hash is the first half of SHA-256, in hexadecimal after `sha-`, over the item as compact JSON with
 //! sorted keys. It depends neither on the order in which a file writes the fields nor on how it writes a
-//! fraction (`1.50` is `1.5`). A key never depends on the item's position in the file.
+//! fraction (`1.50` is `1.5`). A key never depends on the item's position in the file, with one exception: of several
+//! items with the same content, the second has `-2` after the hash, the third `-3`, so that each has its result.
 
 use std::fmt::Write;
 
@@ -64,10 +65,10 @@ pub(super) fn key_of(item: &Map<String, Value>, key_field: Option<&str>) -> Resu
         ));
     }
     // With a field that must be in every item, no item has such a key.
-    if key_field.is_none() && looks_like_content_key(key_text.as_str()) {
+    if key_field.is_none() && is_content_key(key_text.as_str()) {
         return Err(
-            "has an `id` that looks like the key of an item without an `id` (`sha-` and 32 hexadecimal digits), \
-             which could be another item's; put a word before it, or leave the `id` out"
+            "has an `id` that looks like the key of an item without an `id` (`sha-` and 32 hexadecimal digits, \
+             alone or before a number), which could be another item's; put a word before it, or leave the `id` out"
                 .into(),
         );
     }
@@ -80,10 +81,21 @@ pub(crate) fn item_key(item: &Map<String, Value>) -> Result<ItemKey, String> {
     key_of(item, None).map(|key| key.key)
 }
 
-/// Returns whether an `id` has the form of the key of an item without an `id`.
-fn looks_like_content_key(id: &str) -> bool {
-    let digits = id.strip_prefix(CONTENT_KEY_PREFIX);
-    digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+/// Returns whether a key has the form of the key of an item without an `id`: only a field that the user names as the key
+/// may have it, too.
+pub(crate) fn is_content_key(id: &str) -> bool {
+    let Some(rest) = id.strip_prefix(CONTENT_KEY_PREFIX) else { return false };
+    let (hash, number) = match rest.split_once('-') {
+        Some((hash, number)) => (hash, Some(number)),
+        None => (rest, None),
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit());
+    hash.len() == 32 && hash.bytes().all(|digit| digit.is_ascii_hexdigit()) && number.is_none_or(is_number)
+}
+
+/// Returns the key of the item that is the one with this number, from 1, among those with the same content.
+pub(super) fn occurrence_key(content_key: ItemKey, number: u64) -> ItemKey {
+    if number == 1 { content_key } else { format!("{content_key}-{number}").into() }
 }
 
 /// Returns the fingerprint of all fields of an item. It does not depend on the order in which they are written.
@@ -239,20 +251,30 @@ mod tests {
     #[test]
     fn an_id_that_looks_like_a_content_key_is_rejected() {
         let content_key = key(r#"{"text": "x"}"#).unwrap();
-        let reason = key(&format!(r#"{{"id": "{}"}}"#, content_key.key)).unwrap_err();
-        assert!(
-            reason.contains("looks like the key of an item without an `id`")
-                && reason.contains("leave the `id` out"),
-            "{reason}"
-        );
+        for taken in [content_key.key.clone(), occurrence_key(content_key.key, 12)] {
+            let reason = key(&format!(r#"{{"id": "{taken}"}}"#)).unwrap_err();
+            assert!(
+                reason.contains("looks like the key of an item without an `id`")
+                    && reason.contains("leave the `id` out"),
+                "{reason}"
+            );
+        }
         for id in [
             "sha-",
             "sha-1",
             "my-sha-ecf9e98ec0641e23113ff3ce8bdc78d0",
             "sha-ecf9e98ec0641e23113ff3ce8bdc78dx",
+            "sha-ecf9e98ec0641e23113ff3ce8bdc78d0-",
+            "sha-ecf9e98ec0641e23113ff3ce8bdc78d0-a",
         ] {
             assert!(key(&format!(r#"{{"id": "{id}"}}"#)).is_ok(), "{id}");
         }
+    }
+
+    #[test]
+    fn the_first_of_equal_items_has_the_hash_alone_and_later_ones_their_number() {
+        let number = |number| occurrence_key("sha-0".into(), number).as_str().to_owned();
+        assert_eq!([number(1), number(2), number(30)], ["sha-0", "sha-0-2", "sha-0-30"]);
     }
 
     #[test]

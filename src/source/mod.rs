@@ -19,6 +19,7 @@ mod error;
 mod file_selection;
 mod files;
 mod format;
+mod format_detection;
 mod format_mismatch;
 #[cfg(test)]
 mod format_tests;
@@ -33,6 +34,10 @@ mod opened_file;
 mod options;
 #[cfg(feature = "parquet")]
 mod parquet;
+#[cfg(feature = "parquet")]
+mod parquet_footer;
+#[cfg(feature = "parquet")]
+mod parquet_group;
 mod random_access;
 mod read_bytes;
 mod reader;
@@ -42,6 +47,8 @@ mod tests;
 mod utf16;
 #[cfg(feature = "xlsx")]
 mod xlsx;
+#[cfg(feature = "xlsx")]
+mod xlsx_parts;
 
 pub use compression::DecodeError;
 pub use count::ItemCount;
@@ -54,6 +61,7 @@ pub use format::{Format, FormatError};
 pub(crate) use ingest::memory_of;
 pub use input::{Limits, Source};
 pub(crate) use key::content_fingerprint;
+pub(crate) use key::is_content_key;
 #[cfg(feature = "server")]
 pub(crate) use key::item_key;
 pub use options::{Delimiter, DelimiterError};

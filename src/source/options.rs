@@ -16,6 +16,8 @@ pub(super) struct ReadOptions {
     pub(super) sheet: Option<String>,
     /// The key of a JSON object whose value is the array of items.
     pub(super) items_key: Option<String>,
+    /// Whether only JSON lines, JSON, CSV and TSV are read, which are not compressed.
+    pub(super) plain_text_only: bool,
 }
 
 /// A byte that separates the fields of a CSV file.

@@ -13,34 +13,62 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 use parquet::basic::{LogicalType, TimeUnit};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::reader::RowIter;
 use parquet::record::{Field, Row};
 use parquet::schema::types::{Type, TypePtr};
 use serde_json::{Map, Number, Value};
 
 use super::ingest::{Ingest, RawRecord, ReadStop};
+use super::jsonl::too_long_message;
+use super::parquet_footer;
+use super::parquet_group::{CheckedGroup, check_values};
 
-/// Reads the rows of `file`, which has `total` bytes.
-pub(super) fn read(file: File, total: Option<u64>, ingest: &mut Ingest) -> Result<(), ReadStop> {
+/// Bytes that a value counts for which is no text, as in a workbook.
+const PLAIN_VALUE_BYTES: usize = 8;
+
+/// Reads the rows of `file`, which has `total` bytes. A row has at most `limit` bytes.
+pub(super) fn read(
+    mut file: File,
+    total: Option<u64>,
+    limit: usize,
+    ingest: &mut Ingest,
+) -> Result<(), ReadStop> {
     let damaged = |reason: &str, ingest: &Ingest| {
         ingest.unreadable(format!(
             "it is a Parquet file that cannot be read: {reason}; write it again, for example with pyarrow or DuckDB, or \
              convert it to JSON lines"
         ))
     };
+    parquet_footer::check(&mut file).map_err(|reason| damaged(&reason, ingest))?;
     let reader = guarded(|| SerializedFileReader::new(file)).map_err(|reason| damaged(&reason, ingest))?;
     let metadata = reader.metadata().file_metadata();
     let row_count = u64::try_from(metadata.num_rows()).unwrap_or(0).max(1);
     let schema = metadata.schema_descr().root_schema_ptr();
     let names: Vec<String> = schema.get_fields().iter().map(|column| column.name().to_owned()).collect();
     ingest.check_columns(&names).map_err(|fault| ingest.layout_error(1, fault))?;
-    let mut rows = guarded(|| reader.get_row_iter(None)).map_err(|reason| damaged(&reason, ingest))?;
-    for number in 1.. {
-        let next = guarded(|| rows.next().transpose()).map_err(|reason| damaged(&reason, ingest))?;
-        let Some(row) = next else { break };
-        let share = number as f64 / row_count as f64;
-        let end = (share.min(1.0) * total.unwrap_or(0) as f64) as u64;
-        let record = RawRecord { line: number, bytes: None, length: 0, end };
-        ingest.value(record, row_value(&row, schema.get_fields()))?;
+    // All of them before the first item, since an item costs money.
+    for group in reader.metadata().row_groups() {
+        check_values(group).map_err(|reason| damaged(&reason, ingest))?;
+    }
+    let mut number = 0;
+    for index in 0..reader.num_row_groups() {
+        let group = guarded(|| reader.get_row_group(index)).map_err(|reason| damaged(&reason, ingest))?;
+        let group = CheckedGroup(group);
+        let mut rows =
+            guarded(|| RowIter::from_row_group(None, &group)).map_err(|reason| damaged(&reason, ingest))?;
+        while let Some(row) =
+            guarded(|| rows.next().transpose()).map_err(|reason| damaged(&reason, ingest))?
+        {
+            number += 1;
+            let share = number as f64 / row_count as f64;
+            let end = (share.min(1.0) * total.unwrap_or(0) as f64) as u64;
+            let record = RawRecord { line: number, bytes: None, length: 0, end };
+            if row_bytes(&row) > limit {
+                ingest.reject(record, too_long_message(limit), None)?;
+            } else {
+                ingest.value(record, row_value(&row, schema.get_fields()))?;
+            }
+        }
     }
     Ok(())
 }
@@ -50,6 +78,43 @@ fn guarded<T>(call: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, St
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(|error| error.to_string()),
         Err(_) => Err("it is damaged, or a column has a type that is not supported".to_owned()),
+    }
+}
+
+/// Returns the bytes of the names and values of a row, before its values are converted.
+fn row_bytes(row: &Row) -> usize {
+    row.get_column_iter().map(|(name, field)| name.len() + field_bytes(field)).sum()
+}
+
+/// Returns the bytes of a value. The schema bounds how deep it is.
+fn field_bytes(field: &Field) -> usize {
+    match field {
+        Field::Str(text) => text.len(),
+        Field::Bytes(bytes) => bytes.len(),
+        Field::Group(row) => row_bytes(row),
+        Field::ListInternal(list) => list.elements().iter().map(field_bytes).sum(),
+        Field::MapInternal(map) => {
+            map.entries().iter().map(|(key, value)| field_bytes(key) + field_bytes(value)).sum()
+        }
+        Field::Null
+        | Field::Bool(_)
+        | Field::Byte(_)
+        | Field::Short(_)
+        | Field::Int(_)
+        | Field::Long(_)
+        | Field::UByte(_)
+        | Field::UShort(_)
+        | Field::UInt(_)
+        | Field::ULong(_)
+        | Field::Float16(_)
+        | Field::Float(_)
+        | Field::Double(_)
+        | Field::Decimal(_)
+        | Field::Date(_)
+        | Field::TimeMillis(_)
+        | Field::TimeMicros(_)
+        | Field::TimestampMillis(_)
+        | Field::TimestampMicros(_) => PLAIN_VALUE_BYTES,
     }
 }
 

@@ -6,15 +6,18 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::compression::{Compression, CountedReader};
 use super::csv_separator::Expected;
 use super::error::LayoutFault;
 use super::format::{Format, InputHead};
+use super::format_detection::{self, Detection};
 use super::ingest::{Ingest, ReadStop};
 use super::json_object::{self, FindError};
 use super::options::ReadOptions;
-use super::random_access::{RandomAccess, spool};
+use super::random_access::{CopyError, CopyLimits, RandomAccess, spool};
 use super::signature::FileType;
 use super::utf16::{ByteOrder, Utf16Reader};
 use super::{csv, json, jsonl};
@@ -43,13 +46,15 @@ pub(super) struct ByteInput {
 struct Begun {
     head: InputHead,
     rest: BufReader<Box<dyn Read + Send>>,
+    /// Counts the bytes below it that were read, if it is decompressed.
+    compressed_bytes: Option<Arc<AtomicU64>>,
 }
 
 impl Begun {
     fn read(input: Box<dyn Read + Send>, ingest: &Ingest) -> Result<Self, ReadStop> {
         let mut rest = BufReader::with_capacity(BLOCK_BYTES, input);
         let head = InputHead::read(&mut rest).map_err(|error| ingest.read_error(1, error))?;
-        Ok(Self { head, rest })
+        Ok(Self { head, rest, compressed_bytes: None })
     }
 
     /// Returns the first bytes that are available without reading further.
@@ -69,30 +74,36 @@ pub(super) fn read(input: ByteInput, ingest: &mut Ingest) -> Result<(), ReadStop
     let (bytes, encoded_bytes) = CountedReader::new(RetryInterrupted(bytes));
     let mut begun = Begun::read(Box::new(bytes), ingest)?;
     if let Some(compression) = Compression::of(&begun.head.bytes) {
+        check_packed(&options, ingest)?;
         let decoder = compression.decoder(begun.whole()).map_err(|error| ingest.read_error(1, error))?;
         ingest.count_encoded(encoded_bytes.clone());
         random_access = None;
         begun = Begun::read(decoder, ingest)?;
+        begun.compressed_bytes = Some(encoded_bytes.clone());
     }
     if begun.head.is_utf16 {
         let order = ByteOrder::of_mark(&begun.head.bytes).ok_or_else(|| ingest.encoding_error())?;
         ingest.count_encoded(encoded_bytes);
         random_access = None;
+        let compressed_bytes = begun.compressed_bytes.take();
         begun = Begun::read(Box::new(Utf16Reader::new(begun.whole(), order)), ingest)?;
+        begun.compressed_bytes = compressed_bytes;
     }
     match FileType::of(&begun.first_bytes()) {
         Some(FileType::Other(look, advice)) => {
             Err(ingest.unreadable(format!("it looks like {look}, not like items; {advice}")))
         }
         Some(FileType::Zip) => {
+            check_packed(&options, ingest)?;
             check_unused(&options, Format::Xlsx, ingest)?;
             with_file(begun, random_access, ingest, |file, ingest| {
                 read_workbook(file, options.sheet.as_deref(), total, limit, ingest)
             })
         }
         Some(FileType::Parquet) => {
+            check_packed(&options, ingest)?;
             check_unused(&options, Format::Parquet, ingest)?;
-            with_file(begun, random_access, ingest, |file, ingest| read_parquet(file, total, ingest))
+            with_file(begun, random_access, ingest, |file, ingest| read_parquet(file, total, limit, ingest))
         }
         None => read_text(begun, format, random_access, &options, limit, ingest),
     }
@@ -115,38 +126,49 @@ fn with_file(
 }
 
 /// Copies an input that can be read only once to a temporary file.
-fn copy(begun: Begun, ingest: &Ingest) -> Result<File, ReadStop> {
-    spool(begun.whole()).map_err(|error| {
+fn copy(mut begun: Begun, ingest: &Ingest) -> Result<File, ReadStop> {
+    let compressed_bytes = begun.compressed_bytes.take();
+    let copied = spool(begun.whole(), compressed_bytes.as_deref(), CopyLimits::default());
+    copied.map_err(|error| match error {
         // An error of the decoder is about the input.
-        let is_input = error.get_ref().is_some_and(|error| error.is::<super::DecodeError>());
-        if is_input {
-            return ingest.read_error(1, error);
+        CopyError::Io(error) if error.get_ref().is_some_and(|error| error.is::<super::DecodeError>()) => {
+            ingest.read_error(1, error)
         }
-        let folder = std::env::temp_dir();
-        ingest.unreadable(format!(
-            "it cannot be copied to a file in {}, which its format needs: {error}; make room there, or name a file as the items",
-            folder.display()
-        ))
+        CopyError::Io(error) => ingest.unreadable(format!(
+            "it cannot be copied to a file in {}, which its format needs: {error}; make room there, or name a file as the \
+             items",
+            std::env::temp_dir().display()
+        )),
+        CopyError::Bytes(_) | CopyError::Ratio(_) if compressed_bytes.is_some() => ingest
+            .unreadable(format!("{error}; if you trust it, decompress it by hand and use the file that results")),
+        CopyError::Bytes(_) | CopyError::Ratio(_) => {
+            ingest.unreadable(format!("{error}; name a file in UTF-8 as the items"))
+        }
     })
 }
 
 fn read_text(
-    begun: Begun,
+    mut begun: Begun,
     format: Option<Format>,
     random_access: Option<RandomAccess>,
     options: &ReadOptions,
     limit: usize,
     ingest: &mut Ingest,
 ) -> Result<(), ReadStop> {
-    let format = format.unwrap_or_else(|| {
-        if options.delimiter.is_some() {
-            Format::Csv
-        } else if options.items_key.is_some() {
-            Format::Json
-        } else {
-            begun.head.format()
+    let format = match format {
+        Some(format) => format,
+        None if options.delimiter.is_some() => Format::Csv,
+        None if options.items_key.is_some() => Format::Json,
+        None => {
+            let detected = format_detection::detect(&mut begun.head, &mut begun.rest);
+            match detected.map_err(|error| ingest.read_error(1, error))? {
+                Detection::Format(format) => format,
+                Detection::Unclear(text) => {
+                    return Err(ingest.layout_error(text.line, text.fault(ingest.name())));
+                }
+            }
         }
-    });
+    };
     check_unused(options, format, ingest)?;
     let offset = begun.head.bom_bytes;
     match format {
@@ -200,6 +222,16 @@ fn read_object(
     json::read_inner(input, start, found.at, limit, ingest)
 }
 
+/// Refuses input that is no plain text if only plain text is read.
+fn check_packed(options: &ReadOptions, ingest: &Ingest) -> Result<(), ReadStop> {
+    if !options.plain_text_only {
+        return Ok(());
+    }
+    Err(ingest.unreadable(
+        "compressed, Parquet and Excel items are not read here; send them as JSON lines, JSON, CSV or TSV",
+    ))
+}
+
 /// Refuses settings that the format does not use.
 fn check_unused(options: &ReadOptions, format: Format, ingest: &Ingest) -> Result<(), ReadStop> {
     let is_csv = matches!(format, Format::Csv | Format::Tsv);
@@ -242,7 +274,12 @@ fn read_workbook(
 use super::parquet::read as read_parquet;
 
 #[cfg(not(feature = "parquet"))]
-fn read_parquet(_file: File, _total: Option<u64>, ingest: &mut Ingest) -> Result<(), ReadStop> {
+fn read_parquet(
+    _file: File,
+    _total: Option<u64>,
+    _limit: usize,
+    ingest: &mut Ingest,
+) -> Result<(), ReadStop> {
     Err(ingest.unreadable(
         "it is a Parquet file, which this build (without the feature `parquet`) cannot read; convert it to JSON lines or CSV",
     ))

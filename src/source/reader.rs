@@ -16,9 +16,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::byte_bounded_channel::{Receiver, channel};
 use super::count::ItemCount;
 use super::ingest::{Ingest, Message, RawRecord, ReadStop, memory_of};
-use super::input::{Input, Source};
+use super::input::{GivenValue, GivenValues, Input, Source};
 use super::read_bytes::{self, ByteInput};
-use super::{Entry, Error, ValueError, files};
+use super::{Entry, Error, files};
 use crate::types::{FieldCollector, InputFields};
 
 /// How long to wait for the end of the input after the most items that are read. A pipe may stay open without another
@@ -111,7 +111,9 @@ impl Source {
                 ItemCount::known(total.min(max))
             }),
             // Only a regular file has a digest: stdin and a pipe cannot be read a second time.
-            (Input::Bytes(_, format), Some(path)) if self.is_counted && self.digest.is_some() => {
+            (Input::Bytes(_, format), Some(path))
+                if self.is_counted && self.digest.is_some() && !self.options.plain_text_only =>
+            {
                 ItemCount::of_file(path, *format, self.options.delimiter, max)
             }
             (Input::Files(selection), _) if self.is_counted => ItemCount::of_files(selection.clone(), max),
@@ -224,6 +226,12 @@ impl Reader {
         self.count.clone()
     }
 
+    /// Returns the number of records of the whole input. It stays unknown if only the first items are read, because only
+    /// those are counted.
+    pub(crate) fn total(&self) -> ItemCount {
+        if self.max_items.is_some() { ItemCount::default() } else { self.count() }
+    }
+
     /// Returns whether it has ended after the most items that are read, and the input may have more.
     pub fn is_limited(&self) -> bool {
         self.is_limited
@@ -239,14 +247,11 @@ impl Reader {
     }
 }
 
-/// Values of the caller, each with the line on which it is reported to begin.
-type Values = Box<dyn Iterator<Item = Result<(u64, Value), ValueError>> + Send>;
-
-fn read_values(values: Values, ingest: &mut Ingest) -> Result<(), ReadStop> {
+fn read_values(values: GivenValues, ingest: &mut Ingest) -> Result<(), ReadStop> {
     for (index, value) in (1..).zip(values) {
-        let (line, value) = value.map_err(|source| ingest.value_error(source))?;
+        let GivenValue { line, key, value } = value.map_err(|source| ingest.value_error(source))?;
         let record = RawRecord { line, bytes: None, length: 0, end: index };
-        ingest.value(record, value)?;
+        ingest.value_with_key(record, value, key)?;
     }
     Ok(())
 }

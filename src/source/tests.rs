@@ -120,12 +120,50 @@ async fn the_later_of_two_items_with_one_key_is_rejected_with_the_key() {
 }
 
 #[tokio::test]
-async fn duplicate_content_is_rejected_with_advice() {
-    let entries_text = entries_as_text(Format::Jsonl, "{\"a\": 1, \"b\": 2}\n{\"b\": 2, \"a\": 1}\n").await;
-    assert_eq!(
-        entries_text[1],
-        "2: has the same content as the item on line 1; give both an `id` to keep both"
-    );
+async fn equal_records_without_an_id_are_items_with_keys_of_their_own() {
+    let input = "{\"a\": 1, \"b\": 2}\n{\"a\": 7}\n{\"b\": 2, \"a\": 1}\n{\"id\": null, \"a\": 7}\n{\"a\": 1, \"b\": 2}\n";
+    let entries_text = entries_as_text(Format::Jsonl, input).await;
+    let key = |line: usize| entries_text[line - 1].split_once(' ').unwrap().1;
+    assert_eq!([key(3), key(5)], [format!("{}-2", key(1)), format!("{}-3", key(1))], "{entries_text:?}");
+    // A null `id` is a part of the content.
+    assert!(key(4) != key(2) && !key(4).ends_with("-2"), "{entries_text:?}");
+}
+
+#[tokio::test]
+async fn a_rejected_record_does_not_count_among_equal_ones() {
+    let source = Source::reader("input", Cursor::new("text\nx\nx,\nx\n"), Some(Format::Csv));
+    let (entries, _) = drain(source).await;
+    let keys: Vec<&str> = items(&entries).iter().map(|item| item.key.as_str()).collect();
+    assert_eq!(keys[1], format!("{}-2", keys[0]));
+}
+
+#[tokio::test]
+async fn an_item_that_was_read_before_keeps_its_key() {
+    let value = json!({"text": "x"});
+    let items_read = [(7, "sha-0-3", value.clone()), (9, "b", value.clone()), (11, "b", value)];
+    let stored = items_read.map(|(line, key, value)| Ok((line, ItemKey::from(key), value)));
+    let (entries, _) = drain(Source::fallible("stored", 3, stored)).await;
+    let entries_text: Vec<String> = entries.iter().map(describe).collect();
+    assert_eq!(entries_text, ["7 sha-0-3", "9 b", "11: has the key \"b\" of the item on line 9"]);
+}
+
+#[tokio::test]
+async fn a_table_and_a_text_without_a_known_format_are_told_apart() {
+    let read = |text: &'static str| drain(Source::reader("stdin", Cursor::new(text), None));
+    let (entries, error) = read("\nid,text\n1,\"a, b\"\n2,c\n").await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(entries.iter().map(describe).collect::<Vec<_>>(), ["3 1", "4 2"]);
+    assert_eq!(items(&entries)[0].value, json!({"id": "1", "text": "a, b"}));
+    for text in ["Great product\nBad product\n", "Great product, I like it\n"] {
+        let (entries, error) = read(text).await;
+        assert!(entries.is_empty(), "{entries:?}");
+        let error = error.unwrap();
+        let message = error.to_string();
+        assert!(message.starts_with("stdin, line 1: it has no known format"), "{message}");
+        assert!(error.advice().is_some_and(|advice| message.ends_with(&advice.to_string())), "{message}");
+    }
+    let (entries, error) = read("{\"id\": \n{\"id\": 2}\n").await;
+    assert!(error.is_none() && entries.len() == 2, "a broken line of JSON lines is a reject: {entries:?}");
 }
 
 #[tokio::test]

@@ -18,9 +18,7 @@ use super::columns::ColumnNames;
 use super::error::LayoutFault;
 use super::ingest::{Ingest, RawRecord, ReadStop};
 use super::signature::zip_contents;
-
-/// Most bytes of a part of the workbook that is read into memory as a whole, such as the shared texts.
-const MAX_PART_BYTES: u64 = 512 << 20;
+use super::xlsx_parts::{self, PartError};
 
 /// Most columns of a sheet in Excel.
 const MAX_COLUMNS: u32 = 16_384;
@@ -96,20 +94,10 @@ fn check_archive(
     if let Some((look, advice)) = zip_contents(names.iter().map(|name| &**name)) {
         return Err(ingest.unreadable(format!("it looks like {look}, not like items; {advice}")));
     }
-    for index in 0..archive.len() {
-        let part = archive.by_index_raw(index).map_err(|error| damaged(&error, ingest))?;
-        let is_whole = ["sharedstrings.xml", "styles.xml", "workbook.xml", ".rels"]
-            .iter()
-            .any(|end| String::from_utf8_lossy(part.name_raw()).to_ascii_lowercase().ends_with(end));
-        if is_whole && part.size() > MAX_PART_BYTES {
-            return Err(ingest.unreadable(format!(
-                "a part of the workbook has {} bytes, and {MAX_PART_BYTES} fit into memory; save the sheet as CSV UTF-8 and \
-                 use that file",
-                part.size()
-            )));
-        }
-    }
-    Ok(())
+    xlsx_parts::check(&mut archive).map_err(|error| match error {
+        PartError::Zip(error) => damaged(&error, ingest),
+        PartError::Refused(reason) => ingest.unreadable(reason),
+    })
 }
 
 /// Returns the name of the sheet that the user chose by its name or its number, or of the first one that is visible.

@@ -13,6 +13,8 @@ pub enum Remedy {
     Simulate,
     /// Keep the targets of the configuration.
     UseRealAnswers,
+    /// Name the only model.
+    NameModel,
     /// Write a first configuration file.
     WriteConfiguration,
     /// Load another configuration file.
@@ -44,6 +46,7 @@ impl fmt::Display for Remedy {
         let words = match self {
             Self::Simulate => "simulate the answers",
             Self::UseRealAnswers => "use real answers",
+            Self::NameModel => "name the model",
             Self::WriteConfiguration => "write a configuration",
             Self::NameConfiguration => "name another configuration file",
             Self::AcceptChanges => "accept the changes",

@@ -11,7 +11,8 @@ use super::setup::Item;
 pub(crate) enum ExtraRecord {
     /// A malformed record, of one of three kinds.
     Malformed(u8),
-    /// A copy of the item at this position. Its text differs if that does not change its key.
+    /// A copy with another text of the item at this position among those with an `id`. Records without an `id` never repeat
+    /// a key: equal ones have keys of their own.
     DuplicateKey(u8, u8),
 }
 
@@ -40,11 +41,12 @@ impl Input {
                 match extra {
                     ExtraRecord::Malformed(kind) => input.add_malformed(options, *kind),
                     ExtraRecord::DuplicateKey(original, text) => {
-                        let mut duplicate = items[usize::from(*original) % items.len()].clone();
-                        if duplicate.has_id() {
+                        let with_id: Vec<&Item> = items.iter().filter(|item| item.has_id()).collect();
+                        if !with_id.is_empty() {
+                            let mut duplicate = with_id[usize::from(*original) % with_id.len()].clone();
                             duplicate.text = *text;
+                            input.add_item(&duplicate);
                         }
-                        input.add_item(&duplicate);
                     }
                 }
             }
@@ -60,8 +62,8 @@ impl Input {
         self.text.push_str(&item.line());
         match self.line_numbers.entry(item.key()) {
             Entry::Occupied(first) => {
-                let reason = if item.has_id() { "has the key" } else { "has the same content" };
-                self.rejects.insert(line, (Some(first.key().clone()), reason));
+                assert!(item.has_id(), "{item:?} is not a duplicate of an item with an `id`");
+                self.rejects.insert(line, (Some(first.key().clone()), "has the key"));
             }
             Entry::Vacant(entry) => {
                 entry.insert(line);

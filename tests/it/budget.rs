@@ -355,7 +355,8 @@ fn the_last_cap_applies_to_resume_to_retry_and_to_the_same_command() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_that_suddenly_grow_thirtyfold_exceed_the_cap_only_by_the_calls_in_flight() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = |tokens: u32| format!("answer_tokens = {tokens}\nlatency = \"20ms\"\nchunks = 1");
+    // Long enough that many calls are in flight when the answers grow, also on a busy machine.
+    let settings = |tokens: u32| format!("answer_tokens = {tokens}\nlatency = \"100ms\"\nchunks = 1");
     let simulator = Arc::new(simulate(&settings(30)));
     let pointsman = start_pointsman(&priced_provider("a", &simulator, ""));
     let mut options = ResumeOptions::new(store(folder.path()).await, "capped");

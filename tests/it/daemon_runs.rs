@@ -241,7 +241,7 @@ async fn items_that_a_run_cannot_read_are_refused_and_leave_nothing() {
         (csv, "id,text\n".to_owned(), "there is no item"),
         (JSONL, String::new(), "there is no item"),
         (JSONL, "\n \n".to_owned(), "there is no item"),
-        (csv, "PK\u{3}\u{4}".to_owned(), "looks like a workbook"),
+        (csv, "PK\u{3}\u{4}".to_owned(), "compressed, Parquet and Excel items are not read here"),
     ];
     let mut answers = Vec::new();
     for (media_type, items, part) in uploads {
@@ -263,6 +263,37 @@ async fn items_that_a_run_cannot_read_are_refused_and_leave_nothing() {
     for folder_name in ["uploads", "items", "rejects"] {
         assert_eq!(folder.data_files(folder_name), 0, "{folder_name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packed_items_are_refused_whatever_their_format_is_said_to_be() {
+    let simulator = start_simulator(Settings::default());
+    let folder = DaemonFolder::new(&simulator);
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, jsonl(2).as_bytes()).unwrap();
+    let packed = [
+        ("items.jsonl.gz", encoder.finish().unwrap()),
+        ("items.csv.zst", b"\x28\xb5\x2f\xfd\x04\x00".to_vec()),
+        ("items.xlsx", b"PK\x03\x04\x14\0".to_vec()),
+        ("items.parquet", b"PAR1\x15\x04\x15".to_vec()),
+    ];
+    for (name, bytes) in &packed {
+        folder.write(&format!("items/{name}"), bytes);
+    }
+    let daemon = folder.start().await;
+    let reason =
+        "compressed, Parquet and Excel items are not read here; send them as JSON lines, JSON, CSV or TSV";
+    for (name, bytes) in packed {
+        for media_type in [JSONL, "application/json", "text/csv", "text/tab-separated-values"] {
+            daemon.upload(media_type, bytes.clone()).await.assert_problem(422, reason);
+        }
+        let of_path = json!({ "pipeline": "one", "items_path": name });
+        daemon.post_json("/runs", &of_path).await.assert_problem(422, reason);
+        let of_format = json!({ "pipeline": "one", "items_path": name, "format": "jsonl" });
+        daemon.post_json("/runs", &of_format).await.assert_problem(422, reason);
+    }
+    assert!(daemon.runs().await.is_empty());
+    assert_eq!(folder.data_files("items"), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

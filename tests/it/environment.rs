@@ -134,7 +134,7 @@ fn a_missing_key_never_replaces_real_answers_with_simulated_ones() {
 fn a_key_without_a_model_is_refused_and_the_missing_variable_is_named() {
     let workspace = new_workspace();
     let output = run_with(&workspace, &[("OPENAI_API_KEY", KEY)], "");
-    output.expect_stderr(3, &["OPENAI_MODEL is not set", "OPENAI_MODEL="]);
+    output.expect_stderr(3, &["OPENAI_MODEL is not set", "OPENAI_MODEL=", "pointsman init", "--model MODEL"]);
     assert_no_key_in(&workspace, &output);
     assert!(!workspace.path("o.jsonl").exists());
 }

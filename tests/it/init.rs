@@ -59,7 +59,11 @@ fn a_pipeline_for_a_file_of_items_works_without_a_key() {
     // A second time nothing is overwritten.
     workspace.run("init --items data.csv").expect_stderr(4, &["pipeline.toml exists"]);
     assert_eq!(workspace.read("pipeline.toml"), pipeline);
+    // The configuration that was edited stays, also if the pipeline is replaced.
+    let edited = workspace.read("pointsman.toml") + "# mine\n";
+    workspace.write("pointsman.toml", &edited);
     workspace.run("init --items data.csv --overwrite").expect_stderr(0, &["results-2.csv"]);
+    assert_eq!(workspace.read("pointsman.toml"), edited);
 }
 
 #[test]

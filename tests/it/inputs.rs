@@ -110,11 +110,24 @@ fn documents_of_a_pattern_are_attached_and_other_files_are_not() {
     std::os::unix::fs::symlink(workspace.path("secret.pdf"), workspace.path("scans/link.pdf")).unwrap();
     let run = "run pipelines/read.toml --rejects r.jsonl --ordered";
     workspace
-        .run(&format!("{run} --items scans/*.pdf --out o.jsonl"))
-        .expect_stderr(1, &["2 completed, 1 failed", "it is outside the pipeline's directory"]);
-    let lines = workspace.output_lines("o.jsonl");
-    assert_eq!(keys_in_order(&lines), ["a.pdf", "b.pdf", "link.pdf"]);
-    assert!(lines[2]["error"]["message"].as_str().unwrap().contains("outside"), "{}", lines[2]);
+        .run("run pipelines/read.toml --rejects links.jsonl --ordered --items scans/*.pdf --out o.jsonl")
+        .expect_stderr(
+            1,
+            &["2 completed", "1 rejected", "is the file \"link.pdf\", which is a link to a file"],
+        );
+    assert_eq!(keys_in_order(&workspace.output_lines("o.jsonl")), ["a.pdf", "b.pdf"]);
+    assert!(workspace.read("links.jsonl").contains("link.pdf"));
+    // A pipeline that names the link still does not send what is outside.
+    workspace.write(
+        "pipelines/link.toml",
+        format!(
+            "name = \"link\"\n[[step]]\nname = \"answer\"\nprompt = \"x\"\nattach = ['{}/{{{{ \"link.pdf\" }}}}']\n",
+            workspace.path("scans").display()
+        ),
+    );
+    workspace
+        .run("run pipelines/link.toml --items scans/*.pdf --out l.jsonl")
+        .expect_stderr(1, &["2 failed", "it is outside the pipeline's directory"]);
     fs::remove_file(workspace.path("scans/link.pdf")).unwrap();
     workspace.run(&format!("{run} --items scans --out scans/p.jsonl")).expect_code(0);
     let lines = workspace.output_lines("scans/p.jsonl");
@@ -134,6 +147,52 @@ fn documents_of_a_pattern_are_attached_and_other_files_are_not() {
         .expect_stderr(1, &["it is outside the pipeline's directory"]);
 }
 
+/// A pipeline that sends the text of each file.
+const TEXT: &str = "name = \"read\"\n[[step]]\nname = \"answer\"\nprompt = \"{{ item.text }}\"\n";
+
+#[test]
+fn a_folder_run_opens_no_file_that_the_program_uses_and_follows_no_link_out_of_the_folder() {
+    let outside = Workspace::empty();
+    outside.write("secret.txt", "outside-secret");
+    let workspace = Workspace::new(
+        "[store]\nurl = \"sqlite:runs.data\"\n[provider.p]\nkeys = [\"file:key.txt\"]\n[provider.p.models.m]\n",
+    );
+    workspace.write("pipeline.toml", TEXT);
+    workspace.write("key.txt", "inside-secret");
+    workspace.write("a.txt", "one");
+    workspace.write("b.txt", "two");
+    workspace.write("other.db", "no database");
+    workspace.write("other.db-wal", "no journal");
+    fs::hard_link(workspace.path("key.txt"), workspace.path("copy.txt")).unwrap();
+    std::os::unix::fs::symlink(outside.path("secret.txt"), workspace.path("link.txt")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(workspace.path("pipe.txt")).status().unwrap().success());
+    let run = "run pipeline.toml --items . --out o.jsonl --rejects r.jsonl --report report.json --ordered --simulate";
+    // The second run finds the database, the output and the other files of the first.
+    for _ in 0..2 {
+        workspace.run(&format!("{run} --new --overwrite")).expect_stderr(
+            1,
+            &[
+                "2 completed",
+                "4 rejected",
+                "skipped 6 files that the program itself uses",
+                "is the file \"link.txt\", which is a link to a file that is not in the folder",
+            ],
+        );
+        assert_eq!(keys_in_order(&workspace.output_lines("o.jsonl")), ["a.txt", "b.txt"]);
+        let rejects = workspace.read("r.jsonl");
+        for name in ["link.txt", "pipe.txt", "other.db", "other.db-wal"] {
+            assert!(rejects.contains(name), "{name}: {rejects}");
+        }
+        for text in [workspace.read("o.jsonl"), rejects] {
+            assert!(!text.contains("secret.txt") && !text.contains("-secret"), "{text}");
+            assert!(!text.contains("runs.data"), "{text}");
+        }
+    }
+    // A pattern that names every file reads none of them either.
+    let checked = workspace.run("check pipeline.toml --items *.txt --show 20 --simulate");
+    assert!(checked.stdout.contains("one") && !format!("{checked:?}").contains("-secret"), "{checked:?}");
+}
+
 #[test]
 fn a_file_without_items_is_refused_with_what_it_looks_like() {
     let workspace = Workspace::new("");
@@ -142,4 +201,42 @@ fn a_file_without_items_is_refused_with_what_it_looks_like() {
         4,
         &["report.pdf: it looks like a PDF document, not like items; to process such files, one item per file, name"],
     );
+}
+
+#[test]
+fn a_table_that_is_piped_or_has_an_unknown_name_is_read_as_one() {
+    let workspace = Workspace::new("");
+    let piped = workspace.command("run pipeline.toml --items - --out o.jsonl --ordered");
+    run_program_with_stdin(piped, b"id,text\na,\"x, y\"\nb,z\n").expect_code(0);
+    assert_eq!(keys_in_order(&workspace.output_lines("o.jsonl")), ["a", "b"]);
+    workspace.write("items.dat", "id\ttext\na\tx, y\n");
+    workspace.run("run pipeline.toml --items items.dat --out p.jsonl").expect_code(0);
+    assert_eq!(keys_in_order(&workspace.output_lines("p.jsonl")), ["a"]);
+}
+
+#[test]
+fn a_text_without_a_known_format_is_refused_once_and_the_advice_works() {
+    let workspace = Workspace::new("");
+    let lines = "Good, I like it\nBad\nBad\n";
+    for (name, text) in [("commas.txt", lines), ("feedback.txt", "Bad\nGood, I like it\nBad\n")] {
+        workspace.write(name, text);
+        let refused =
+            workspace.run(&format!("run pipeline.toml --items {name} --out o.jsonl --rejects r.jsonl"));
+        refused.expect_stderr(
+            4,
+            &[
+                &format!("{name}, line 1: it has no known format"),
+                "(--input-format csv)",
+                "one item per file",
+            ],
+        );
+        assert!(!refused.stderr.contains("is not JSON"), "{}", refused.stderr);
+    }
+    workspace.write("feedback.txt", format!("text\n{lines}"));
+    let advised =
+        "run pipeline.toml --items feedback.txt --input-format tsv --out p.jsonl --ordered --with-item";
+    workspace.run(advised).expect_code(0);
+    let texts: Vec<Value> =
+        workspace.output_lines("p.jsonl").iter().map(|line| line["item"]["text"].clone()).collect();
+    assert_eq!(texts, ["Good, I like it", "Bad", "Bad"]);
 }

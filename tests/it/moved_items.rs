@@ -34,7 +34,11 @@ fn a_file_without_items_of_the_run_is_refused_unless_changes_are_accepted() {
     workspace.run(&format!("{RUN} --limit 3")).expect_code(0);
     workspace.write("other.jsonl", "{\"id\":\"x1\",\"text\":\"a\"}\n{\"id\":\"x2\",\"text\":\"b\"}\n");
     let refused = workspace.run("resume 1 --items other.jsonl");
-    refused.expect_stderr(4, &["other.jsonl has none of the items of run 1", "--accept-changes"]);
+    refused.expect_stderr(4, &["other.jsonl lacks 3 items of run 1", "--accept-changes"]);
+    // One item in common does not make it the moved file.
+    let mixed = workspace.read("other.jsonl") + workspace.read("items.jsonl").lines().next().unwrap() + "\n";
+    workspace.write("mixed.jsonl", mixed);
+    workspace.run("resume 1 --items mixed.jsonl").expect_stderr(4, &["mixed.jsonl lacks 2 items of run 1"]);
     assert_eq!(refused.stderr.matches("error:").count(), 1, "{}", refused.stderr);
     // Nothing was changed.
     assert_eq!(workspace.output_lines("o.jsonl").len(), 3);

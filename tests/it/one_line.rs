@@ -151,13 +151,63 @@ fn the_plan_has_the_same_settings() {
 }
 
 #[test]
+fn a_prompt_without_a_field_of_the_item_is_noted_once_with_what_is_meant() {
+    let workspace = workspace();
+    workspace.write("pr.txt", "Classify: {{ item.text }}\n");
+    let constant = "the prompt uses no field of the item: every item gets the same request";
+    for (prompt, meant) in [
+        ("x {item.text}", "write {{ item.text }} with two braces"),
+        ("x {text}", "write {{ item.text }} with two braces"),
+        ("pr.txt", "pr.txt is a file, and --prompt @pr.txt reads it"),
+        ("x", "same request\n"),
+        ("@pr.txt", ""),
+    ] {
+        for command_line in [&["run", "--store", "none"][..], &["plan"], &["check"]] {
+            let step = ["--prompt", prompt, "--items", "feedback.csv", "--simulate"];
+            let output = run_program(command(&workspace, &[command_line, &step].concat()));
+            output.expect_code(0);
+            let notes = output.stderr.matches(constant).count();
+            assert_eq!(
+                notes,
+                usize::from(!meant.is_empty()),
+                "{prompt}, {command_line:?}: {}",
+                output.stderr
+            );
+            assert!(output.stderr.contains(meant), "{prompt}, {command_line:?}: {}", output.stderr);
+        }
+    }
+    let check = ["check", "--prompt", "x", "--items", "feedback.csv", "--simulate", "--json"];
+    let checked: Value = serde_json::from_str(&run_program(command(&workspace, &check)).stdout).unwrap();
+    let notes = checked["notes"].as_array().unwrap();
+    assert_eq!(notes.iter().filter(|note| **note == constant).count(), 1, "{checked}");
+}
+
+#[test]
+fn an_unknown_field_is_explained_with_those_that_the_items_have() {
+    let workspace = workspace();
+    let run = |prompt: &str| {
+        let arguments = with_items(&["run", "--simulate", "--prompt", prompt]);
+        run_program(command(&workspace, &arguments))
+    };
+    run("{{ item.zzz }}").expect_stderr(3, &["`item.zzz` is undefined; the item has `id`, `text`"]);
+    let bare = run("{{ text }}");
+    bare.expect_stderr(3, &["unknown name `text`", "written item.NAME, such as `item.text`"]);
+    let own = run("{{ answr }}");
+    own.expect_stderr(3, &["such as `item.answr`"]);
+    assert!(!own.stderr.contains("`answer`"), "{}", own.stderr);
+}
+
+#[test]
 fn a_wrong_setting_is_one_message_that_says_what_to_do() {
     let workspace = workspace();
     workspace.write("two.toml", TWO_STEPS);
     let prompt = ["--prompt", "Say {{ item.text }}"];
-    let cases: [(&[&str], i32, &[&str]); 12] = [
+    let cases: [(&[&str], i32, &[&str]); 15] = [
         (&["--prompt", "a", "--prompt", "b"], 2, &["--prompt", "cannot be used multiple times"]),
-        (&[], 2, &["<PIPELINE>"]),
+        (&[], 2, &["there is no prompt", "--prompt \"Classify: {{ item.text }}\""]),
+        (&["Say {{ item.text }}"], 2, &["write a prompt after --prompt"]),
+        (&["none.toml"], 3, &["cannot read the pipeline none.toml"]),
+        (&[&prompt[..], &["--choice", "bug|question"]].concat(), 2, &["with commas between them"]),
         (&[&prompt[..], &["--model", "claude-haiku-4-5"]].concat(), 3, &["ANTHROPIC_API_KEY"]),
         (&[&prompt[..], &["--model", "gpt-6-lnua"]].concat(), 3, &["OPENAI_API_KEY"]),
         (&[&prompt[..], &["--model", "opneai/gpt-6-luna"]].concat(), 3, &["no provider `opneai`"]),
@@ -173,6 +223,11 @@ fn a_wrong_setting_is_one_message_that_says_what_to_do() {
         let output = run_program(command(&workspace, &[&["run"], &with_items(arguments)[..]].concat()));
         output.expect_stderr(code, words);
         assert!(!workspace.path("o.jsonl").exists(), "{arguments:?}");
+    }
+    for name in ["o.xlsx", "o.csv.gz", "o.tsv"] {
+        let arguments =
+            [&["run", "--simulate", "--items", "feedback.csv", "--out", name], &prompt[..]].concat();
+        run_program(command(&workspace, &arguments)).expect_stderr(2, &["results are not written as"]);
     }
 }
 

@@ -377,3 +377,35 @@ fn an_output_keeps_its_lines_if_the_rejects_cannot_be_written() {
     workspace.run(&format!("{RUN} --rejects /dev/full")).expect_stderr(4, &["cannot write to /dev/full"]);
     assert_eq!(workspace.output_lines("o.jsonl").len(), 10);
 }
+
+#[test]
+fn a_row_that_was_added_by_hand_is_not_dropped_without_overwrite() {
+    let workspace = Workspace::new("");
+    workspace.write_items(2);
+    for (name, run) in [("o.csv", "1"), ("o.jsonl", "2")] {
+        let command = format!("run pipeline.toml --items items.jsonl --out {name} --new");
+        workspace.run(&command).expect_code(0);
+        let again = format!("run pipeline.toml --items items.jsonl --out {name}");
+        let extended = format!("{}mine,added\n", workspace.read(name));
+        workspace.write(name, &extended);
+        for command in [again.clone(), format!("resume {run}")] {
+            let message = format!("{name} since this run wrote it");
+            workspace
+                .run(&command)
+                .expect_stderr(4, &["another program has added to ", &message, "--overwrite"]);
+            assert_eq!(workspace.read(name), extended);
+        }
+        workspace.run(&format!("{again} --overwrite")).expect_code(0);
+        assert!(!workspace.read(name).contains("mine"));
+        workspace.run(&again).expect_stderr(0, &["there is nothing to do"]);
+    }
+}
+
+#[test]
+fn a_table_without_rows_of_another_run_is_replaced() {
+    let workspace = Workspace::new("");
+    workspace.write_items(2);
+    workspace.write("o.csv", "id,text,answer,status,error\n");
+    workspace.run("run pipeline.toml --items items.jsonl --out o.csv").expect_code(0);
+    assert_eq!(workspace.read("o.csv").lines().count(), 3);
+}

@@ -86,6 +86,36 @@ fn without_a_sample_no_request_is_sent_and_the_ranges_are_wide() {
 }
 
 #[test]
+fn a_target_without_a_key_is_not_the_one_that_is_estimated() {
+    let workspace = new_workspace(50);
+    let skipped = "[provider.dear]\nkeys = [\"env:NO_SUCH_KEY_OF_PLAN\"]\nlimits = { requests_per_minute = 1 }\n\
+                   [provider.dear.models.x]\nprice = { input = 1000, output = 5000 }\n[route.default]";
+    // A route with a simulated target has no others.
+    let server = "base_url = \"http://localhost:1/v1\"";
+    let without_skipped = CONFIG.replace("base_url = \"simulator\"", server);
+    workspace.write("config.toml", &without_skipped);
+    let usable = plan(&workspace, "");
+    let config = without_skipped.replace("[route.default]", skipped);
+    let config = config.replace("[\"p/any\", \"p/expensive\"]", "[\"dear/x\", \"p/any\"]");
+    workspace.write("config.toml", &config);
+    let planned = plan(&workspace, "");
+    assert_eq!(planned["cost_usd"], usable["cost_usd"], "{planned}");
+    assert_eq!(planned["steps"]["kind"]["estimated_at"], "p/any");
+    assert_eq!(planned["bounds"], usable["bounds"], "a skipped target limits nothing");
+    let checked = workspace.run("check pipeline.toml --items items.jsonl --json");
+    let checked: Value = serde_json::from_str(&checked.stdout).unwrap();
+    assert_eq!(checked["items"]["plan"]["cost_usd"], usable["cost_usd"], "{checked}");
+
+    // The price of the target that answers is not known, although that of the skipped one is.
+    let unknown = config.replace("price = { input = 1, output = 5 }\n", "");
+    workspace.write("config.toml", &unknown);
+    let planned = plan(&workspace, "");
+    assert_eq!(planned["cost_usd"], Value::Null, "{planned}");
+    let text = workspace.run("plan pipeline.toml --items items.jsonl").stdout;
+    assert!(text.contains("cost unknown") && text.contains("dear/x [no key]"), "{text}");
+}
+
+#[test]
 fn a_sample_is_part_of_the_run_and_predicts_its_cost() {
     let workspace = new_workspace(400);
     workspace.write("config.toml", CONFIG.replace("limits = { requests_per_minute = 600 }\n", ""));

@@ -177,17 +177,43 @@ fn an_item_without_an_id_has_the_same_key_in_every_run_and_at_every_position() {
 }
 
 #[test]
-fn duplicates_are_reported_and_rejected_with_their_line_numbers() {
+fn an_id_that_repeats_is_rejected_with_its_line_number_and_an_equal_record_without_an_id_is_processed() {
     let workspace = Workspace::new("");
     let items =
         "{\"id\":\"a\",\"text\":\"x\"}\n{\"text\":\"y\"}\n{\"id\":\"a\",\"text\":\"z\"}\n{\"text\":\"y\"}\n";
     workspace.write("items.jsonl", items);
     let output = workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl --rejects r.jsonl");
-    output.expect_stderr(1, &["2 rejected", "such as line 3: has the key \"a\" of the item on line 1"]);
+    output.expect_stderr(
+        1,
+        &["3 completed, 1 rejected", "such as line 3: has the key \"a\" of the item on line 1"],
+    );
     workspace.assert_nothing_is_lost(4, "o.jsonl", "r.jsonl");
     let rejects = workspace.output_lines("r.jsonl");
     assert_eq!((&rejects[0]["line"], &rejects[0]["key"]), (&3.into(), &"a".into()));
-    assert!(rejects[1]["reason"].as_str().unwrap().contains("same content as the item on line 2"));
+    assert_eq!(rejects.len(), 1);
+    let line_of = |line: u64| {
+        workspace.output_lines("o.jsonl").into_iter().find(|found| found["line"] == line).unwrap()
+    };
+    assert_eq!(line_of(4)["key"], format!("{}-2", line_of(2)["key"].as_str().unwrap()));
+}
+
+#[test]
+fn equal_records_keep_their_lines_when_their_number_changes() {
+    let workspace = Workspace::new("");
+    let run = "run pipeline.toml --items items.csv --out o.jsonl --ordered";
+    let keys_of = |rows: usize| {
+        workspace.write("items.csv", format!("text\nother\n{}", "good\n".repeat(rows)));
+        workspace.run(run).expect_code(0);
+        keys(&workspace.output_lines("o.jsonl"))
+    };
+    let two = keys_of(2);
+    assert_eq!(two.len(), 3);
+    let four = keys_of(4);
+    assert_eq!((&four[..3], four.len()), (&two[..], 5));
+    assert_eq!(keys_of(4), four);
+    let fewer = keys_of(1);
+    assert_eq!(fewer, two[..2]);
+    assert_eq!(keys_of(2), two);
 }
 
 #[test]

@@ -26,7 +26,10 @@ fn assert_items_in_flight_finish(signal: &str) {
     running.signal(signal);
     running.wait_for_line("press Ctrl-C again to stop now");
     let output = running.wait();
-    output.expect_stderr(130, &["(interrupted)", "4 completed", "99% of the input was not started, about 5"]);
+    output.expect_stderr(
+        130,
+        &["(interrupted)", "4 completed", "99% of the input was not started, about 496 items"],
+    );
     let report = workspace.read_json("report.json");
     let share = report["unprocessed"]["fraction"].as_f64().unwrap();
     assert!((share - 496.0 / 500.0).abs() < 0.005, "{report}");

@@ -25,7 +25,10 @@ fn a_complete_run_has_nothing_to_do_and_new_processes_every_item_again() {
     let second_run = workspace.run(RUN);
     second_run.expect_stderr(
         0,
-        &["run 1 is complete, and there is nothing to do: 5 completed", "--new processes every item again"],
+        &[
+            "run 1 is complete, and there is nothing to do: 5 completed",
+            "--new --overwrite processes every item again",
+        ],
     );
     assert_eq!(workspace.read("o.jsonl"), lines);
     workspace.run(&format!("{RUN} --new --overwrite")).expect_stderr(0, &["5 calls"]);
@@ -245,6 +248,26 @@ fn the_list_of_runs_and_the_report_say_why_a_run_ended_with_an_io_error() {
 }
 
 #[test]
+fn failed_items_with_the_same_content_are_retried_each_with_its_key() {
+    let workspace = Workspace::new("[simulator]\nfaults = [{ kind = \"refusal\", contains = \"bad\" }]");
+    workspace.write("items.csv", "text\nbad\ngood\nbad\ngood\nbad\n");
+    let run = "run pipeline.toml --items items.csv --out o.jsonl --ordered";
+    workspace.run(run).expect_stderr(1, &["2 completed, 3 failed"]);
+    let before = keys(&workspace.output_lines("o.jsonl"));
+    assert_eq!([&before[2], &before[4]], [&format!("{}-2", before[0]), &format!("{}-3", before[0])]);
+    workspace.write_config("");
+    // The failed items are read from the store.
+    let items = workspace.read("items.csv");
+    std::fs::remove_file(workspace.path("items.csv")).unwrap();
+    workspace.run("retry 1").expect_stderr(0, &["3 completed"]);
+    workspace.write("items.csv", items);
+    workspace.run(run).expect_code(0);
+    let lines = workspace.output_lines("o.jsonl");
+    assert_eq!(keys(&lines), before);
+    assert!(lines.iter().all(|line| line["status"] == "completed"), "{lines:?}");
+}
+
+#[test]
 fn only_failed_items_are_listed_and_retried() {
     let workspace = Workspace::new("[simulator]\nfaults = [{ kind = \"refusal\", share = 0.5 }]");
     workspace.write_items(40);
@@ -311,7 +334,7 @@ fn a_cancelled_run_is_not_resumed_and_a_deleted_run_is_gone() {
     assert_eq!(workspace.run("results 1").expect_code(0), "", "no item has finished");
     workspace.run("delete 1").expect_stderr(4, &["run 1 is in use by process"]);
     workspace.run("cancel 1").expect_stderr(0, &["run 1 is being cancelled"]);
-    let next = "run 1 was cancelled: the same `pointsman run` begins a new run, `pointsman resume 1` resumes this one";
+    let next = "run 1 was cancelled: the same `pointsman run` with --overwrite begins a new run, `pointsman resume 1` resumes this one";
     running.wait().expect_stderr(130, &[next]);
     assert!(workspace.run("runs").stdout.contains("cancelled"));
     assert!(workspace.run("report 1").stdout.contains(next));

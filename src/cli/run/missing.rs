@@ -49,12 +49,13 @@ impl Session<'_> {
         let out = self.args.out.display();
         let store_option = self.store_option();
         let new_run = new_run_option();
+        let overwrite = if is_dash(&self.args.out) { "" } else { " --overwrite" };
         let rejects = format!(", {} rejected", count(rejected));
         let retry = format!(", `pointsman retry {number}{store_option}` processes the failed items again");
         let text = format!(
             "run {number} is complete, and there is nothing to do: {} completed, {} failed, {} skipped{} before; {out} \
-             is unchanged. `pointsman report {number}{store_option}` shows its report{}, {new_run} processes every item \
-             again",
+             is unchanged. `pointsman report {number}{store_option}` shows its report{}, {new_run}{overwrite} processes \
+             every item again",
             count(before.completed),
             count(before.failed),
             count(before.skipped),

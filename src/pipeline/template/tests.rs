@@ -76,6 +76,20 @@ fn an_undefined_name_is_reported_with_its_line() {
         let expected = format!("line 1: `{undefined}` is undefined; did you mean `{meant}`?");
         assert_eq!(render(template, item).unwrap_err(), expected, "{template}");
     }
+    let long = "é".repeat(100);
+    let many: serde_json::Map<String, serde_json::Value> =
+        (0..25).map(|number| (format!("field_{number}"), json!(1))).collect();
+    let ten: Vec<String> = (0..10).map(|number| format!("`field_{number}`")).collect();
+    for (template, item, has) in [
+        ("{{ item.zzz }}", json!({ "id": 1, "text": "x" }), "the item has `id`, `text`".to_owned()),
+        ("{{ item[\"Z z\"] }}", json!({ "E-Mail": 1 }), "the item has `E-Mail`".to_owned()),
+        ("{{ item.owner.zzz }}", json!({ "owner": { "name": 1 } }), "`item.owner` has `name`".to_owned()),
+        ("{{ item.zzz }}", json!(many), format!("the item has {}, and 15 more", ten.join(", "))),
+        ("{{ item.zzz }}", json!({ (long.as_str()): 1 }), format!("the item has `{}…`", "é".repeat(60))),
+    ] {
+        let error = render(template, item).unwrap_err();
+        assert!(error.ends_with(&format!(" is undefined; {has}")), "{template}: {error}");
+    }
     assert_eq!(
         render("{{ item.a + 1 }}", json!({ "a": {} })).unwrap_err(),
         "line 1: cannot calculate a map + a number, in `item.a + 1`"

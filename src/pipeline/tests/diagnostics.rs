@@ -223,6 +223,30 @@ fn a_default_system_prompt_cannot_use_the_answer_of_a_step() {
 }
 
 #[test]
+fn an_unknown_name_is_explained_as_a_field_and_never_as_its_own_step() {
+    let routes = ["r".into()];
+    let help = |text: &str| {
+        let text = format!("name = 'x'\n{text}");
+        let parsed = Pipeline::parse("p.toml", &text, Path::new(""), &Defaults::default(), &routes);
+        parsed.unwrap_err().to_string()
+    };
+    let step = |prompt: &str| format!("[[step]]\nname = 'answer'\nprompt = '{prompt}'\n");
+    let found = help(&step("{{ text }}"));
+    let field = "fields of the item are written item.NAME, such as `item.text`; known here: `item`";
+    assert!(found.ends_with(field), "{found}");
+    let found = help(&step("{{ answers }}"));
+    assert!(found.contains("such as `item.answers`") && !found.contains("`answer`"), "{found}");
+    let input = "[input]\nschema = { properties = { body = {} } }\n";
+    let found = help(&format!("{input}{}", step("{{ body }}")));
+    assert!(found.ends_with("did you mean `item.body`?"), "{found}");
+    let found = help(&format!("{}needs = ['answr']\n", step("p")));
+    assert!(found.ends_with("there is no step `answr`; the pipeline has no other step"), "{found}");
+    let two = format!("{}[[step]]\nname = 'reply'\nprompt = '{{{{ anser }}}} {{{{ repyl }}}}'\n", step("p"));
+    let found = help(&two);
+    assert!(found.contains("did you mean `answer`?") && !found.contains("`reply`"), "{found}");
+}
+
+#[test]
 fn an_error_in_the_configurations_defaults_has_its_position() {
     let defaults = Defaults { system: Some("{{ itme }}".to_owned()), ..Defaults::default() };
     let text = "name = 'x'\n[[step]]\nname = 'a'\nprompt = 'p'\n";

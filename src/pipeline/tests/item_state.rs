@@ -223,7 +223,8 @@ fn an_item_that_lacks_a_field_fails_before_any_request() {
     assert_eq!((step.as_str(), failure.class), ("category", Class::TemplateError));
     assert_eq!(
         &*failure.message,
-        "the `prompt` of step `category` cannot be rendered: line 1: `item.content` is undefined"
+        "the `prompt` of step `category` cannot be rendered: line 1: `item.content` is undefined; the item has \
+         `subject`"
     );
     assert_eq!(new_item(&email, json!({ "content": "x" })).ready_steps().len(), 2);
 }

@@ -12,6 +12,7 @@ use crate::run::inbox::{Event, EventState};
 use crate::run::item_result::ItemResult;
 use crate::run::messages::{InputError, ItemFinished};
 use crate::run::output_line;
+use crate::run::preview::ResultPreview;
 use crate::run::report::{Report, RunOutcome, Unprocessed};
 use crate::run::writer::{FinishedItem, OutputRecord};
 use crate::sink::Line;
@@ -20,10 +21,15 @@ use crate::telemetry::{record_error, span_fields};
 use crate::types::{Class, Failure};
 
 impl Run {
+    /// Returns whether the next line has the fields of its item. The writer removes those that only the preview needs.
+    pub(super) fn needs_item(&self) -> bool {
+        self.lines_need_item || self.preview.as_ref().is_some_and(ResultPreview::has_space)
+    }
+
     /// Sends the line of a finished item, if the item was not finished before.
     pub(super) fn finish_item(&mut self, finished: ItemFinished, state: EventState) {
+        let needs_item = self.needs_item();
         let btree_map::Entry::Occupied(item) = self.in_flight.entry(finished.id.0) else { return };
-        let needs_item = self.needs_item;
         let create_line = |ItemFinished { result, .. }: &mut ItemFinished| {
             let job = &item.get().job;
             match state {
@@ -90,7 +96,7 @@ impl Run {
         let message = format!("the actor of the item died twice, last: {exit:?}");
         let failure = Failure::new(Class::Internal, message).maybe_charged();
         let result = ItemResult::died(&item.job, failure, item.started.elapsed());
-        let line = Box::new(output_line::line(&item.job, &result, self.needs_item));
+        let line = Box::new(output_line::line(&item.job, &result, self.needs_item()));
         self.record_result(&item, &result, line);
     }
 
@@ -168,7 +174,7 @@ impl Run {
         let is_retry =
             self.persistence.as_ref().is_some_and(|persistence| persistence.retry_classes.is_some());
         report.unprocessed = (report.outcome != RunOutcome::Completed && !is_retry)
-            .then(|| Unprocessed::after(self.entries, self.input_read));
+            .then(|| Unprocessed::after(self.entries, self.input_read, self.input_total.get()));
         self.end_span(&report);
         self.publish_progress();
         chaos::point("run.ends");

@@ -56,7 +56,7 @@ impl Run {
         self.stats.count_stored_item(outcome.status, earlier.steps.iter().any(|step| step.record.simulated));
         let steps = self.pipeline.steps().iter().map(|step| &step.name);
         let mut line = output_line::from_stored(steps, earlier, item.line);
-        if let Some(line) = line.as_mut().filter(|_| self.needs_item) {
+        if let Some(line) = line.as_mut().filter(|_| self.needs_item()) {
             line.item = Some(item.value.clone());
         }
         if let Some(run) = &self.persistence {

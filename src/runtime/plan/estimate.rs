@@ -31,13 +31,13 @@ impl Pointsman {
         let current = self.current();
         let mut steps: IndexMap<StepName, StepPlan> = IndexMap::new();
         for (at, step) in pipeline.steps().iter().enumerate() {
-            let is_able = |(target, ..): &(&TargetName, &Settings, &Model)| current.can_answer(step, target);
-            let first = current.configured_targets(&step.route).find(is_able);
+            let first = current.estimated_target(step);
             let price = first.and_then(|(_, settings, model)| price_of(settings, model));
             let mut plan = match sample {
                 Some(sample) => sample.step(&step.name, &step.route, scan.items),
                 None => scan.rendered.step(at, &step.route, scan.items, price),
             };
+            plan.estimated_at = first.filter(|_| sample.is_none()).map(|(target, ..)| target.clone());
             plan.cache =
                 cache::cache_plan(step, plan.calls, first.map(|(_, settings, model)| (settings, model)));
             if let Some(cache) = plan.cache.as_mut().filter(|cache| cache.cached) {
@@ -127,13 +127,26 @@ impl Current {
                         .map(|price| range::cost(&price, input, output, plan.calls) + saved(&price) * -1.0),
                     share: sample.map(|sample| sample.share_of(target)),
                     simulated: self.config.simulate || settings.is_simulated(),
-                    usable: self.usable.providers.contains_key(&target.provider),
+                    usable: self.is_usable(target),
                 })
             });
             (route.clone(), targets.collect())
         };
         let routes: IndexSet<&RouteName> = pipeline.routes().collect();
         routes.into_iter().map(compare).collect()
+    }
+
+    /// Returns the target whose price a step is estimated with: the first usable one that can answer it, because requests
+    /// skip the others. The first one that can answer it if none is usable.
+    fn estimated_target(&self, step: &Step) -> Option<(&TargetName, &Settings, &Model)> {
+        let targets =
+            || self.configured_targets(&step.route).filter(|(target, ..)| self.can_answer(step, target));
+        targets().find(|(target, ..)| self.is_usable(target)).or_else(|| targets().next())
+    }
+
+    /// Returns whether the provider of a target has a key, or needs none.
+    fn is_usable(&self, target: &TargetName) -> bool {
+        self.usable.providers.contains_key(&target.provider)
     }
 
     /// Returns whether a target can answer a step: one with `embed` needs embeddings.

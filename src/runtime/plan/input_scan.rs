@@ -34,8 +34,9 @@ pub struct InputScan {
 impl InputScan {
     /// Returns a source of the sampled items.
     pub fn sample(&self) -> Source {
-        let items = self.sample.clone().into_iter().map(|item| (item.line, item.value));
-        let source = Source::numbered("the sample", items);
+        let total = self.sample.len() as u64;
+        let items = self.sample.clone().into_iter().map(|item| Ok((item.line, item.key, item.value)));
+        let source = Source::fallible("the sample", total, items);
         match &self.key_field {
             Some(field) => source.with_key(field),
             None => source,
@@ -91,7 +92,8 @@ impl Pointsman {
         mut visit: impl FnMut(&source::Item),
     ) -> Result<InputScan, Error> {
         let validator = pipeline.clone();
-        let source = source.with_check(move |item| validator.validate_item(item));
+        let mut source = source.with_check(move |item| validator.validate_item(item));
+        self.leave_out_used_files(pipeline, &mut source);
         let key_field = source.key_field().map(str::to_owned);
         let mut reader = source.read().map_err(Error::Source)?;
         let rendered = RenderedPrompts::new(pipeline.clone());

@@ -90,8 +90,11 @@ pub struct StepPlan {
     pub input: Range,
     /// As in [`Plan`].
     pub output: Range,
-    /// As in [`Plan`], at the prices of the targets that answered, or of the route's first target.
+    /// As in [`Plan`], at the prices of the targets that answered the sample, or of [`estimated_at`](Self::estimated_at).
     pub cost_usd: Option<Range>,
+    /// The target whose price the cost has: the first usable one of the route, or its first one if none is usable.
+    /// `None` with a sample.
+    pub estimated_at: Option<TargetName>,
     /// How its requests use the provider's cache; `None` if they share too little to be cached anywhere.
     pub cache: Option<CachePlan>,
     /// How its requests for embeddings are joined; `None` if none are.
@@ -114,7 +117,7 @@ pub struct JoinedPlan {
     pub min_calls: Range,
 }
 
-/// How the requests of a step use the cache of the route's first target.
+/// How the requests of a step use the cache of the route's first usable target.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CachePlan {
     /// Estimated tokens of the beginning that the requests share.

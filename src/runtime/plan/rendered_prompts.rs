@@ -87,7 +87,16 @@ impl RenderedPrompts {
         let input = times(PROMPT_ESTIMATE_ERROR * each);
         let output = times(answer_tokens(definition));
         let cost_usd = price.map(|price| range::cost(&price, input, output, calls));
-        StepPlan { route: route.clone(), calls, input, output, cost_usd, cache: None, joined: None }
+        StepPlan {
+            route: route.clone(),
+            calls,
+            input,
+            output,
+            cost_usd,
+            estimated_at: None,
+            cache: None,
+            joined: None,
+        }
     }
 }
 

@@ -64,6 +64,7 @@ impl Sample {
             input: range(|attempt| attempt.usage.map_or(0.0, |usage| usage.input.0 as f64)),
             output: range(|attempt| attempt.usage.map_or(0.0, |usage| usage.output.0 as f64)),
             cost_usd: costs.map(|costs| Range::estimate_total(&costs, items as f64)),
+            estimated_at: None,
             cache: None,
             joined: None,
         }

@@ -23,8 +23,8 @@ struct Load {
     seconds: Range,
 }
 
-/// Returns every bound, the longest first. Without a sample the first target that can answer a step is assumed to answer
-/// all its requests.
+/// Returns every bound, the longest first. Without a sample the target with whose price a step is estimated is
+/// assumed to answer all its requests.
 pub(super) fn bounds(
     current: &Current,
     pipeline: &Pipeline,
@@ -41,8 +41,15 @@ pub(super) fn bounds(
             of_route.filter(|target| current.can_answer(step, &target.target)).collect();
         let calls = step_plan.min_calls();
         let total_share: f64 = targets.iter().filter_map(|target| target.share).sum();
-        for (at, target) in targets.into_iter().enumerate() {
-            let share = share_of(target, at, total_share);
+        // A sample without a call has no shares.
+        let first = targets.iter().find(|target| target.usable).or(targets.first());
+        let first = first.map(|target| target.target.clone());
+        for target in targets {
+            let share = share_of(target, first.as_ref(), total_share);
+            // Its limits say nothing about a run that skips it.
+            if share <= 0.0 && !target.usable {
+                continue;
+            }
             let mean_seconds = times.get(&target.target.to_string()).copied().unwrap_or(0.0);
             let load = Load {
                 calls: calls * share,
@@ -75,11 +82,11 @@ pub(super) fn bounds(
     bounds
 }
 
-/// Returns a target's share of the calls of a step: its share in the sample, else 1 for the first target.
-fn share_of(target: &TargetPlan, at: usize, total_share: f64) -> f64 {
+/// Returns a target's share of the calls of a step: its share in the sample, else 1 for the first usable target.
+fn share_of(target: &TargetPlan, first: Option<&TargetName>, total_share: f64) -> f64 {
     match target.share {
         Some(share) if total_share > 0.0 => share / total_share,
-        _ if at == 0 => 1.0,
+        _ if first == Some(&target.target) => 1.0,
         _ => 0.0,
     }
 }

@@ -224,7 +224,8 @@ impl Sqlite {
         let mut pruned = PrunedAnswers::default();
         if let Some(age) = limits.max_age {
             let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-            let before = now.saturating_sub(age);
+            // What is younger stays, although the time of the last use is rounded down.
+            let before = now.saturating_sub(age).saturating_sub(HOUR);
             let old = "SELECT rowid, bytes FROM answers WHERE last_used_at < ? ORDER BY last_used_at, bytes LIMIT ?";
             loop {
                 let rows = sqlx::query(old).bind(before).bind(PRUNED_AT_ONCE).fetch_all(&self.readers).await;

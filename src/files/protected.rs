@@ -1,13 +1,13 @@
-//! Files that items must not attach, because the program itself uses them.
+//! Files that no item may be or attach, because the program itself uses them.
 //!
-//! They may be in the pipeline's directory, from which items attach files. A file is identified by its device and
-//! inode, so it is recognized under other names and through links. The identities are read for each attachment,
-//! because a key file may be replaced, and a journal may be deleted and created again, during a run.
+//! They may be in the pipeline's directory, from which items attach files, or in a folder whose files are the items. A file
+//! is identified by its device and inode, so it is recognized under other names and through links. The identities are read
+//! for each file, because a key file may be replaced, and a journal may be deleted and created again, during a run.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
-use crate::files::FileId;
+use super::FileId;
 
 /// What the program uses a file for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl FileUse {
     }
 }
 
-/// Files that items must not attach.
+/// Files that no item may be or attach.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProtectedFiles(Vec<ProtectedFile>);
 
@@ -80,6 +80,36 @@ impl ProtectedFiles {
         let mut uses = self.0.iter().filter(is_same).map(|file| file.used_as);
         uses.find(|used_as| !(is_literal && used_as.allows_literal_path()))
     }
+
+    /// Adds the files of `others`.
+    pub(crate) fn extend(&mut self, others: &Self) {
+        self.0.extend(others.0.iter().filter(|file| !self.0.contains(file)).cloned().collect::<Vec<_>>());
+    }
+
+    /// Returns each file with its use.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (FileUse, &Path)> {
+        self.0.iter().map(|file| (file.used_as, file.path.as_path()))
+    }
+
+    /// Returns whether the absolute path `path` is the path of one of them, which may not exist yet.
+    pub(crate) fn has_path(&self, path: &Path) -> bool {
+        self.0.iter().any(|file| file.path == path)
+    }
+
+    /// Returns whether the program uses the file of `metadata` at `path`, by its path or its identity. Nothing is opened.
+    pub(crate) fn has_file(&self, path: &Path, metadata: &Metadata) -> bool {
+        let is_lock = |file: &ProtectedFile| file.used_as == FileUse::Store && is_lock_of(&file.path, path);
+        self.has_path(path) || self.forbidden_use(metadata, false).is_some() || self.0.iter().any(is_lock)
+    }
+}
+
+/// Returns whether the file at `path` is the lock of a run of the database at `database`, by its name.
+fn is_lock_of(database: &Path, path: &Path) -> bool {
+    let (Some(database_name), Some(name)) = (database.file_name(), path.file_name()) else { return false };
+    let rest = name.as_encoded_bytes().strip_prefix(database_name.as_encoded_bytes());
+    let is_lock = rest.is_some_and(|rest| rest.starts_with(b"-run") && rest.ends_with(b".lock"));
+    let folder_of = |path: &Path| path.parent().and_then(|folder| FileId::at(folder).ok());
+    is_lock && folder_of(database).is_some() && folder_of(database) == folder_of(path)
 }
 
 #[cfg(test)]
@@ -107,6 +137,34 @@ mod tests {
         assert_eq!(forbidden(&files, "key.txt"), Some(FileUse::Secret), "the key was replaced");
         fs::write(at("out.csv"), "created later").unwrap();
         assert_eq!(forbidden(&files, "out.csv"), Some(FileUse::Output));
+    }
+
+    #[test]
+    fn a_file_is_recognized_by_its_path_and_a_lock_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let mut files = ProtectedFiles::default();
+        files.add(FileUse::Store, &at("runs.data"));
+        files.add(FileUse::Output, &at("out.csv"));
+        for (name, is_used) in [
+            ("runs.data", true),
+            ("runs.data-run17.lock", true),
+            ("runs.data-notes.txt", false),
+            ("out.csv", true),
+            ("out.csv-run1.lock", false),
+        ] {
+            fs::write(at(name), "").unwrap();
+            let metadata = fs::metadata(at(name)).unwrap();
+            assert_eq!(files.has_file(&at(name), &metadata), is_used, "{name}");
+        }
+        fs::hard_link(at("runs.data"), at("copy.txt")).unwrap();
+        let metadata = fs::metadata(at("copy.txt")).unwrap();
+        assert!(files.has_file(&at("copy.txt"), &metadata) && !files.has_path(&at("copy.txt")));
+        assert!(files.has_path(&at("out.csv")));
+        let mut more = ProtectedFiles::default();
+        more.extend(&files);
+        more.extend(&files);
+        assert_eq!(more, files);
     }
 
     #[test]
