@@ -16,7 +16,7 @@ use crate::store::answer_cache::{CacheLimits, CachedAnswer, CachedTarget, Pruned
 use crate::store::error::Error;
 use crate::store::record::{Record, StepRecord, StepState};
 use crate::store::run::RunNumber;
-use crate::types::{Attempt, Fingerprint, NanoUsd};
+use crate::types::{Attempt, Fingerprint, NanoUsd, error_chain};
 
 use super::chunks::CHUNKS;
 use super::database::Sqlite;
@@ -172,7 +172,7 @@ pub(super) async fn delete_of_run(change: &mut SqliteConnection, run: RunNumber)
 }
 
 impl Sqlite {
-    /// Returns the answers with these keys, in any order.
+    /// Returns the answers with these keys, in any order, except those that are damaged.
     pub(super) async fn answers_by_key(&self, keys: &[Fingerprint]) -> Result<Vec<CachedAnswer>, Error> {
         let failed = |error: sqlx::Error| self.unread(&error);
         let mut found = Vec::new();
@@ -188,8 +188,14 @@ impl Sqlite {
             }
             query.push(")");
             for row in query.build().fetch_all(&self.readers).await.map_err(failed)? {
-                let read = AnswerRow::read(&row).and_then(AnswerRow::into_answer);
-                found.push(read.map_err(|error| self.answer_error(&error))?);
+                match AnswerRow::read(&row).and_then(AnswerRow::into_answer) {
+                    Ok(answer) => found.push(answer),
+                    // Its request is sent again. The others are what was written.
+                    Err(error) => {
+                        let error = error_chain(&self.answer_error(&error));
+                        tracing::warn!(error, "a stored answer is damaged and is not used");
+                    }
+                }
             }
             rest = later;
         }
