@@ -23,6 +23,8 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = ROOT / "target" / "release" / "pointsman"
 COLUMNS, ROWS = 108, 40
+# Browsers collapse other spaces, whatever `xml:space` says.
+NO_BREAK = "\u00a0"
 MIDDLE_OF_RUN = 3.0  # seconds
 COLORS = {
     31: "#f7768e", 32: "#9ece6a", 33: "#e0af68", 34: "#7aa2f7", 35: "#bb9af7", 36: "#7dcfff",
@@ -195,7 +197,7 @@ def draw(command, panels):
                 attributes += ' opacity="0.6"' if dim else ""
                 x = margin + column * width_of_character
                 length = len(shown) * width_of_character
-                out.append(f'<text x="{x:g}" y="{y}" textLength="{length:g}"{attributes}>{html.escape(shown)}</text>')
+                out.append(f'<text x="{x:g}" y="{y}" textLength="{length:g}"{attributes}>{html.escape(shown).replace(" ", NO_BREAK)}</text>')
             column += len(text)
     return "\n".join(out + ["</g>", "</svg>", ""])
 
