@@ -262,6 +262,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_file_with_more_than_is_allowed_is_not_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, [b'x'; 1024]).unwrap();
+        assert_eq!(read_text_at_most(&path, 1024).unwrap().len(), 1024);
+        assert!(read_at_most(&path, 1023).unwrap_err().to_string().contains("more than"));
+        #[cfg(unix)]
+        assert!(read_at_most(Path::new("/dev/zero"), 1 << 20).unwrap_err().to_string().contains("1024 KiB"));
+        std::fs::write(&path, b"\xff").unwrap();
+        assert!(read_text_at_most(&path, 1024).unwrap_err().to_string().contains("UTF-8"));
+    }
+
+    #[test]
     fn a_link_can_open_an_existing_file_and_never_creates_one() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);

@@ -11,7 +11,7 @@ use super::args::Prices;
 use super::config::load;
 use super::exit::Exit;
 use super::open_store::fail;
-use super::print::{print, print_json};
+use super::print::{cell, print, print_json};
 use super::progress::{Mode, eprint_line};
 #[cfg(feature = "server")]
 use super::remote::requests::Remote;
@@ -198,7 +198,7 @@ fn table(rows: &[impl Row]) -> String {
             format!("{}k: {} in, {} out", long.over / 1_000, long.input, long.output)
         });
         table.add_row([
-            row.name(),
+            cell(&row.name()),
             number(price.map(|price| price.input)),
             number(price.map(|price| price.output)),
             number(price.and_then(|price| price.cached)),

@@ -301,3 +301,14 @@ pub(super) fn install_panic_hook() {
         if terminal_text::lines(&text) == text { before(panic) } else { eprint_lines(&text) }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_adds_no_line_to_its_table_and_does_not_widen_it() {
+        assert_eq!(cell("p/a\n\u{202e}fake\u{1b}[31m"), "p/a fake\u{fffd}[31m");
+        assert_eq!(cell(&"w".repeat(300)).chars().count(), MAX_CELL_CHARACTERS + 1);
+    }
+}

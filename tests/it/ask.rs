@@ -109,11 +109,18 @@ async fn the_exit_code_is_that_of_the_class() {
         (FaultKind::Auth, 5, "auth"),
         (FaultKind::Quota, 5, "quota"),
         (FaultKind::ServerError, 5, "server_error"),
+        (FaultKind::NotFound, 5, "not_found"),
     ] {
         let simulator = start_faulty_simulator([Fault::new(kind)]);
         let workspace = workspace_at(&simulator);
         let output = run_program(command(&workspace, &["Hello?", "--deadline", "10s"]));
         output.expect_stderr(code, &[class]);
+        let is_of_account = class == "auth" || class == "quota";
+        assert!(
+            !is_of_account || !output.stderr.contains("try again"),
+            "waiting does not help: {}",
+            output.stderr
+        );
         assert_eq!(output.stdout, "", "{kind:?}: an answer that is not complete is not written to a pipe");
     }
     let workspace = Workspace::empty();

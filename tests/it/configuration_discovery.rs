@@ -62,6 +62,22 @@ fn the_first_configuration_in_the_order_is_used() {
 }
 
 #[test]
+fn a_configuration_that_the_variable_names_and_that_is_faulty_leads_to_no_other_store() {
+    let workspace = Workspace::new("");
+    workspace.write_items(1);
+    workspace.run("run pipeline.toml --items items.jsonl --out o.jsonl").expect_code(0);
+    workspace.write("faulty.toml", "[store]\nurl = ");
+    for file in ["gone.toml", "faulty.toml"] {
+        for arguments in ["delete 1", "runs", "resume", "cache", "results 1"] {
+            let mut command = workspace.command(arguments);
+            command.env("POINTSMAN_CONFIG", file);
+            run_program(command).expect_stderr(3, &[file]);
+        }
+    }
+    assert_eq!(workspace.run("runs --json").stdout.lines().count(), 1, "nothing was deleted");
+}
+
+#[test]
 fn the_config_toml_of_another_program_is_skipped_with_a_note() {
     let workspace = Workspace::empty();
     workspace.write("pipeline.toml", ONE_STEP);

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::program::{Output, Workspace, run_program};
+use super::scripted_server::{ScriptedServer, response};
 use super::simulate::start_simulator_process;
 
 const KEY: &str = "sk-secret-4711-0815";
@@ -63,6 +64,21 @@ fn a_table_shows_the_models_of_one_provider() {
     assert!(lines[2].contains("one/model-0001") && lines[2].contains("one/small"), "{}", output.stdout);
     run(&workspace, "models --provider on").expect_stderr(4, &["there is no provider `on`"]);
     run(&workspace, "models --provider thre").expect_stderr(4, &["did you mean three?"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_a_provider_chooses_is_one_cell_of_the_table() {
+    let name = format!("evil\\n  FAKE  0.1\\u001b[31m{}", "w".repeat(300));
+    let body = format!("{{\"data\":[{{\"id\":\"{name}\"}},{{\"id\":\"good\"}}]}}");
+    let server =
+        ScriptedServer::start(move |_| response("200 OK", "content-type: application/json\r\n", &body)).await;
+    let workspace =
+        Workspace::new(&format!("[provider.p]\nbase_url = \"{}/v1\"\nmodels.m = {{}}\n", server.url()));
+    let output = run(&workspace, "models");
+    output.expect_code(0);
+    assert_eq!(output.stdout.lines().count(), 3, "{}", output.stdout);
+    assert!(!output.stdout.contains('\u{1b}'), "{:?}", output.stdout);
+    assert!(output.stdout.lines().all(|line| line.chars().count() < 160), "{}", output.stdout);
 }
 
 #[test]
